@@ -1,0 +1,1 @@
+"""Runstream: LangGraph graphs over HTTP, streamed from one durable log."""
