@@ -1,0 +1,46 @@
+"""The writing end of one run's log."""
+
+import asyncio
+from collections.abc import Sequence
+
+from app.runs.event import NewEvent
+from app.runs.model import Lease
+from app.runs.store import Store
+
+
+class LogWriter:
+    """Takes events without waiting and appends them in order: what gathers during one append goes into the next.
+
+    `put` is for the loop's own thread. `pump` is a task's body; it ends with `drain`, or raises what an append raised.
+    """
+
+    def __init__(self, store: Store, lease: Lease) -> None:
+        self._store = store
+        self._lease = lease
+        self._pending: list[NewEvent] = []
+        self._wake = asyncio.Event()
+        self._draining = False
+        self.count = 0
+
+    def put(self, event: NewEvent) -> None:
+        self._pending.append(event)
+        self.count += 1
+        self._wake.set()
+
+    async def pump(self) -> None:
+        while not self._draining:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._pending and not self._draining:
+                batch, self._pending = self._pending, []
+                await self._store.append(self._lease, batch)
+
+    def drain(self) -> None:
+        """Let the pump end after the append under way; what is left is for `remainder`."""
+        self._draining = True
+        self._wake.set()
+
+    def remainder(self) -> Sequence[NewEvent]:
+        """What was not appended: it goes into the transaction of the end."""
+        rest, self._pending = self._pending, []
+        return rest

@@ -1,0 +1,220 @@
+"""The one interface to what is durable, and the one way to read a log.
+
+Writers never know readers: a reader pulls what is after its cursor (`read`), and is told to look again (`wait`).
+A notification is a hint, never data, so resuming, joining late, long-polling and a slow phone are all `tail`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from app.runs.event import Event, NewEvent
+from app.runs.model import (
+    Accepted,
+    CancelReason,
+    Ending,
+    Lease,
+    NewRun,
+    Run,
+    RunStatus,
+    Thread,
+    ThreadStatus,
+)
+
+MAX_PAGE_EVENTS: Final = 1_000
+MAX_PAGE_BYTES: Final = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """A piece of a run's log: gapless, in order; `closed` when nothing will ever come after it."""
+
+    events: Sequence[Event]
+    closed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunQuery:
+    """Which runs to list: newest first; `cursor` is what the page before gave."""
+
+    owner: str
+    thread_id: str | None = None
+    status: RunStatus | None = None
+    limit: int = 50
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThreadQuery:
+    """Which threads to list. `metadata` must be contained in a thread's own, key by key."""
+
+    owner: str
+    status: ThreadStatus | None = None
+    metadata: Mapping[str, Any] | None = None
+    ids: Sequence[str] | None = None
+    sort_by: str = "created_at"  # created_at, updated_at, thread_id, status
+    descending: bool = True
+    limit: int = 10
+    offset: int = 0
+
+
+class Store(Protocol):
+    """Runs, events and threads in one database. Every method is atomic; every write is durable when it returns.
+
+    Runs and threads are named by their keys (`scoped(owner, id)`).
+    """
+
+    async def accept(self, new: NewRun, *, worker: str | None, start: NewEvent | None, max_active: int) -> Accepted:
+        """Store a run with its input, in one transaction, and claim it for `worker` if one is named.
+
+        The idempotency key (or the run id) is looked at before anything else: an earlier run with it is given back
+        with `created=False`, and nothing is written (comparing the fingerprints is the caller's). Otherwise, in this
+        order: ThreadNotFound (no such thread and `create_thread` is False), GraphMismatch, ThreadBusy (an active run,
+        or a hold, on the thread; `multitask_strategy` other than reject is not built yet), StaleThread (the thread's
+        version is not `new.thread_version`, when that is not None), TooManyRuns (`max_active` runs of all owners are
+        active). A thread without a graph gets the run's.
+
+        With a worker the run is `running` with epoch 1 and attempt 1, and `start` is its first event; without, it is
+        `pending` with an empty log. The thread is `busy` either way. A claim grows the thread's version by one, and the
+        lease has the new one.
+        """
+        ...
+
+    async def claim(self, run_key: str, worker: str) -> Lease | None:
+        """Take a run over, when it is pending or its lease has run out: epoch + 1, attempt + 1. Otherwise None.
+
+        A claim of a running run counts one crash (`Run.crashes`). The thread's version grows by one.
+        """
+        ...
+
+    async def renew(self, lease: Lease) -> bool:
+        """Keep the lease alive; False when it is lost."""
+        ...
+
+    async def abandon(self, lease: Lease) -> None:
+        """Give the lease up without an end: the run goes on in another process. It is not a crash."""
+        ...
+
+    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> int:
+        """Write events, none of them terminal, at the end of the log and return the last seq.
+
+        Raises LeaseLost, inside the transaction, when the epoch is not the run's any more or the run has ended.
+        """
+        ...
+
+    async def finish(self, lease: Lease, events: Sequence[NewEvent], ending: Ending) -> int:
+        """Write events, the last of them terminal, with the run's status and the thread's release, at once.
+
+        The thread's version grows by one. Raises LeaseLost as `append` does.
+        """
+        ...
+
+    async def read(
+        self,
+        run_key: str,
+        *,
+        after: int,
+        max_events: int = MAX_PAGE_EVENTS,
+        max_bytes: int = MAX_PAGE_BYTES,
+    ) -> Page:
+        """What is in the log after `after`: committed, gapless, at most so much (yet one event at the least).
+
+        `closed` when the page ends with the terminal event, or the log does and nothing is after it. An unknown run
+        has an empty, closed log.
+        """
+        ...
+
+    async def wait(self, run_key: str, *, after: int) -> None:
+        """Return when there may be something after `after`, or the log is closed. May return early, may never miss.
+
+        Safe to cancel.
+        """
+        ...
+
+    async def request_cancel(self, run_key: str, reason: CancelReason) -> Run | None:
+        """Note on an active run that it is to stop; the first reason stays. The row as it is now; None if unknown.
+
+        A pending run is not ended by this.
+        """
+        ...
+
+    async def get_run(self, run_key: str) -> Run | None: ...
+
+    async def find_run(self, owner: str, idempotency_key: str) -> Run | None: ...
+
+    async def list_runs(self, query: RunQuery) -> tuple[Sequence[Run], str | None]:
+        """A page of runs, newest first, and the cursor of the next one (None at the end)."""
+        ...
+
+    async def list_claimable(self, limit: int) -> Sequence[Run]:
+        """Runs nobody works on, oldest first.
+
+        Pending ones whose thread has no older active run, and running ones whose lease ran out.
+        """
+        ...
+
+    async def active_run(self, thread_key: str) -> Run | None:
+        """The oldest active run of a thread."""
+        ...
+
+    async def create_thread(self, thread: Thread) -> Thread | None:
+        """Store a thread; None, and nothing written, when its key is taken."""
+        ...
+
+    async def get_thread(self, thread_key: str) -> Thread | None: ...
+
+    async def update_thread(self, thread_key: str, *, metadata: Mapping[str, Any]) -> Thread | None:
+        """Merge into the metadata, key by key; None when unknown."""
+        ...
+
+    async def delete_thread(self, thread_key: str, worker: str) -> bool:
+        """Delete a thread held by `worker` with its runs and their logs; False when it is not held by it."""
+        ...
+
+    async def search_threads(self, query: ThreadQuery) -> Sequence[Thread]: ...
+
+    async def count_threads(self, query: ThreadQuery) -> int: ...
+
+    async def hold(self, thread_key: str, worker: str) -> Thread:
+        """Keep runs off a thread while its state is edited. Raises ThreadNotFound, or ThreadBusy (a run, another hold).
+
+        A hold ends with `release`, or with the process.
+        """
+        ...
+
+    async def release(
+        self, thread_key: str, worker: str, *, status: ThreadStatus | None, graph: str | None = None
+    ) -> None:
+        """End a hold. With a status the state was changed: the status is set and the version grows.
+
+        `graph` gives a graph to a thread that has none.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable unless a write transaction can be made now."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+async def tail(store: Store, run_key: str, *, after: int, silence_seconds: float | None = None) -> AsyncIterator[Page]:
+    """Everything after `after`: what is there, then what comes, until the log is closed. Replay and live are one loop.
+
+    A page is without events only when nothing came for `silence_seconds`.
+    """
+    while True:
+        page = await store.read(run_key, after=after)
+        if page.events:
+            yield page
+            after = page.events[-1].seq
+        if page.closed:
+            return
+        if page.events:
+            continue
+        try:
+            async with asyncio.timeout(silence_seconds):
+                await store.wait(run_key, after=after)
+        except TimeoutError:
+            yield page
