@@ -1,0 +1,199 @@
+-- The statements, by name. A statement ends where the next name begins.
+-- INDEXED BY: left to itself SQLite counts the active runs by going through all, and looks for a thread's active run
+-- among all that it ever had.
+
+-- name: void_leases
+UPDATE runs SET lease_until = 0 WHERE status = 'running'
+
+-- name: void_holds
+UPDATE threads SET held_by = NULL WHERE held_by IS NOT NULL
+
+-- name: touch
+-- Writes the number that is there already: the smallest change that makes a real commit.
+PRAGMA user_version = {version}
+
+
+-- name: standing
+SELECT
+    (SELECT number FROM runs WHERE owner = :owner AND idempotency_key = :idempotency_key),
+    (SELECT number FROM runs WHERE key = :run_key),
+    threads.number,
+    threads.graph,
+    threads.version,
+    threads.held_by,
+    (SELECT run_id FROM runs INDEXED BY runs_active
+     WHERE thread_key = :thread_key AND status IN ('pending', 'running') ORDER BY number LIMIT 1),
+    (SELECT count(*) FROM runs INDEXED BY runs_active WHERE status IN ('pending', 'running'))
+FROM (SELECT 1) LEFT JOIN threads ON threads.key = :thread_key
+
+-- name: occupy_thread
+INSERT INTO threads (key, owner, thread_id, graph, status, metadata, version, created_at, updated_at)
+VALUES (:thread_key, :owner, :thread_id, :graph, 'busy', '{}', :claims, :created_at, :created_at)
+ON CONFLICT (key) DO UPDATE
+SET status = 'busy', graph = coalesce(graph, excluded.graph), version = version + :claims,
+    updated_at = excluded.updated_at
+
+-- name: insert_run
+INSERT INTO runs (
+    key, owner, run_id, thread_id, thread_key, graph, status, fingerprint, idempotency_key, stream_modes,
+    multitask_strategy, on_disconnect, worker, lease_until, epoch, attempt, crashes, last_seq, created_at, started_at
+) VALUES (
+    :key, :owner, :run_id, :thread_id, :thread_key, :graph, :status, :fingerprint, :idempotency_key, :stream_modes,
+    :multitask_strategy, :on_disconnect, :worker, :lease_until, :epoch, :attempt, 0, :last_seq, :created_at, :started_at
+)
+
+-- name: insert_request
+INSERT INTO requests (run, request, metadata) VALUES (:number, :request, :metadata)
+
+-- name: tenure
+SELECT
+    status, worker, epoch, lease_until, thread_key,
+    EXISTS (
+        SELECT 1 FROM runs AS other
+        WHERE other.thread_key = runs.thread_key AND other.status = 'running' AND other.number <> runs.number
+    )
+FROM runs WHERE key = :run_key
+
+-- name: claim
+UPDATE runs
+SET status = 'running', worker = :worker, lease_until = :lease_until, epoch = epoch + 1, attempt = attempt + 1,
+    crashes = crashes + :crashes, started_at = coalesce(started_at, :now)
+WHERE key = :run_key
+
+-- name: grow_thread
+UPDATE threads SET version = version + 1 WHERE key = :thread_key RETURNING version
+
+-- name: renew
+UPDATE runs SET lease_until = :lease_until
+WHERE key = :run_key AND worker = :worker AND epoch = :epoch AND status = 'running'
+
+-- name: abandon
+UPDATE runs SET lease_until = 0, worker = NULL
+WHERE key = :run_key AND worker = :worker AND epoch = :epoch AND status = 'running'
+
+-- name: request_cancel
+UPDATE runs SET cancel_reason = :reason
+WHERE key = :run_key AND status IN ('pending', 'running') AND cancel_reason IS NULL
+
+-- name: finish_run
+UPDATE runs
+SET status = :status, finished_at = :now, usage = :usage, error = :error, checkpoint_id = :checkpoint_id
+WHERE number = :number
+
+-- name: finish_thread
+UPDATE threads SET status = :thread_status, version = version + 1, updated_at = :now WHERE key = :thread_key
+
+-- name: select_run
+-- CROSS JOIN keeps the order: first the run, then its request.
+SELECT
+    runs.number, owner, run_id, thread_id, graph, status, request, fingerprint, idempotency_key, stream_modes,
+    metadata, multitask_strategy, on_disconnect, epoch, attempt, crashes, last_seq, created_at, started_at,
+    finished_at, usage, error, checkpoint_id, cancel_reason
+FROM runs CROSS JOIN requests ON requests.run = runs.number
+
+-- name: where_active
+WHERE runs.number = (
+    SELECT number FROM runs INDEXED BY runs_active
+    WHERE thread_key = ? AND status IN ('pending', 'running') ORDER BY number LIMIT 1
+)
+
+-- name: where_claimable
+WHERE status IN ('pending', 'running') AND CASE status
+    WHEN 'running' THEN lease_until <= :now
+    ELSE NOT EXISTS (
+        SELECT 1 FROM runs AS older
+        WHERE older.thread_key = runs.thread_key AND older.status IN ('pending', 'running')
+            AND older.number < runs.number
+    )
+END
+ORDER BY +runs.number LIMIT :limit -- the plus: by the index of active runs, not through all rows in their order
+
+
+-- name: logs
+-- One row, whatever the number of runs: each row of a result is a time the thread waits for the GIL.
+SELECT json_group_array(json_array(key, number, last_seq, status, worker, epoch, lease_until))
+FROM runs WHERE key IN (SELECT value FROM json_each(:run_keys))
+
+-- name: insert_segments
+INSERT INTO segments (run, first_seq, last_seq, body) VALUES
+
+-- name: advance
+UPDATE runs SET last_seq = json_extract(moved.value, '$[1]')
+FROM json_each(:moves) AS moved
+WHERE runs.number = json_extract(moved.value, '$[0]')
+
+-- name: page
+-- One row again. `near` holds the segments that may be on the page, `page` adds how many bytes are before each.
+WITH
+    log AS (SELECT number, status, last_seq FROM runs WHERE key = :run_key),
+    near AS (
+        SELECT rowid AS id, first_seq, length(body) AS size FROM segments
+        WHERE run = (SELECT number FROM log) AND last_seq > :after
+        ORDER BY last_seq LIMIT :max_events
+    ),
+    page AS (
+        SELECT id, first_seq, sum(size) OVER (ORDER BY first_seq ROWS UNBOUNDED PRECEDING) - size AS skipped FROM near
+    )
+SELECT
+    status,
+    last_seq,
+    (SELECT min(first_seq) FROM near),
+    (
+        SELECT CAST(group_concat(body, char(10)) AS BLOB)
+        FROM (
+            SELECT body FROM page CROSS JOIN segments ON segments.rowid = page.id
+            WHERE skipped <= :max_bytes ORDER BY page.first_seq
+        )
+    )
+FROM log
+
+-- name: log_end
+SELECT status, last_seq FROM runs WHERE key = :run_key
+
+
+-- name: insert_thread
+INSERT INTO threads (key, owner, thread_id, graph, status, metadata, version, created_at, updated_at)
+VALUES (:key, :owner, :thread_id, :graph, :status, :metadata, :version, :created_at, :updated_at)
+ON CONFLICT (key) DO NOTHING
+
+-- name: select_thread
+SELECT owner, thread_id, graph, status, metadata, version, created_at, updated_at FROM threads
+
+-- name: update_thread
+UPDATE threads SET metadata = :metadata, updated_at = :now WHERE key = :thread_key
+
+-- name: occupation
+SELECT
+    held_by,
+    (SELECT run_id FROM runs INDEXED BY runs_active
+     WHERE thread_key = :thread_key AND status IN ('pending', 'running') ORDER BY number LIMIT 1)
+FROM threads WHERE key = :thread_key
+
+-- name: hold
+UPDATE threads SET held_by = :worker WHERE key = :thread_key
+
+-- name: release_unchanged
+UPDATE threads SET held_by = NULL, graph = coalesce(graph, :graph) WHERE key = :thread_key AND held_by = :worker
+
+-- name: release_changed
+UPDATE threads
+SET held_by = NULL, graph = coalesce(graph, :graph), status = :status, version = version + 1, updated_at = :now
+WHERE key = :thread_key AND held_by = :worker
+
+-- name: run_keys
+SELECT key FROM runs WHERE thread_key = :thread_key
+
+-- name: delete_segments
+DELETE FROM segments WHERE run IN (SELECT number FROM runs WHERE thread_key = :thread_key)
+
+-- name: delete_requests
+DELETE FROM requests WHERE run IN (SELECT number FROM runs WHERE thread_key = :thread_key)
+
+-- name: delete_runs
+DELETE FROM runs WHERE thread_key = :thread_key
+
+-- name: delete_thread
+DELETE FROM threads WHERE key = :thread_key
+
+-- name: count_threads
+SELECT count(*) FROM threads

@@ -1,0 +1,156 @@
+"""The logs in SQLite: many appends in a handful of statements, and a page in one."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from app.errors import LeaseLost
+from app.runs.event import Event, NewEvent
+from app.runs.model import ENDED, Ending, Lease, RunStatus
+from app.runs.store import Page
+from app.storage import decide
+from app.storage.decide import Tenure
+from app.storage.sqlite_row import Sql, error_value, to_json
+
+SEGMENT_BYTES: Final = 256 * 1024
+SEGMENTS_A_STATEMENT: Final = 64
+
+Segment = tuple[int, int, bytes]  # first seq, last seq, body
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Write:
+    """Events for the end of a run's log, and how the run ends if they end it."""
+
+    lease: Lease
+    events: Sequence[NewEvent]
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    run_key: str
+    events: Sequence[Event]
+    last_seq: int
+    is_ended: bool
+
+
+@dataclass(slots=True)
+class _Log:
+    number: int
+    last_seq: int
+    tenure: Tenure
+
+
+class LogTable:
+    """`runs.last_seq` and the segments. Its methods are operations on a connection, inside a transaction."""
+
+    def __init__(self, sql: Sql) -> None:
+        self._sql = sql
+
+    def write(self, connection: sqlite3.Connection, writes: Sequence[Write], now: str) -> list[Written | LeaseLost]:
+        """Carry out each of the writes, in order, whose lease still holds; the others write nothing.
+
+        The epochs are looked at in the transaction that writes. Statements: three, and two for each end.
+        """
+        logs = self._logs(connection, {write.lease.run_key for write in writes})
+        outcomes: list[Written | LeaseLost] = []
+        segments: list[Any] = []
+        for write in writes:
+            try:
+                outcomes.append(_written(logs.get(write.lease.run_key), write, segments))
+            except LeaseLost as error:
+                outcomes.append(error)
+        self.insert(connection, segments)
+        if segments:
+            moves = [(log.number, log.last_seq) for log in logs.values()]
+            connection.execute(self._sql["advance"], {"moves": to_json(moves)})
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if write.ending is not None and isinstance(outcome, Written):
+                self._finish(connection, logs[outcome.run_key].number, write.lease, write.ending, now)
+        return outcomes
+
+    def insert(self, connection: sqlite3.Connection, segments: list[Any]) -> None:
+        """Insert segments, given as one flat list: run, first seq, last seq, body, run, and so on."""
+        step = 4 * SEGMENTS_A_STATEMENT
+        for start in range(0, len(segments), step):
+            values = segments[start : start + step]
+            rows = ", ".join(["(?, ?, ?, ?)"] * (len(values) // 4))
+            connection.execute(f"{self._sql['insert_segments']} {rows}", values)
+
+    def page(
+        self, connection: sqlite3.Connection, run_key: str, *, after: int, max_events: int, max_bytes: int
+    ) -> Page:
+        values = {"run_key": run_key, "after": after, "max_events": max(max_events, 1), "max_bytes": max(max_bytes, 0)}
+        row = connection.execute(self._sql["page"], values).fetchone()
+        if row is None:
+            return Page(events=(), closed=True)
+        status, last_seq, first_seq, body = row
+        events: Sequence[Event] = ()
+        if body is not None:
+            stored = [Event(seq, text) for seq, text in enumerate(body.split(b"\n"), first_seq)]
+            events = decide.cut(stored, max(after + 1 - first_seq, 0), max_events=max_events, max_bytes=max_bytes)
+        return decide.page(events, after=after, last_seq=last_seq, is_ended=status in ENDED)
+
+    def has_news(self, connection: sqlite3.Connection, run_key: str, *, after: int) -> bool:
+        """Whether something is after `after`, or nothing ever will be."""
+        row = connection.execute(self._sql["log_end"], {"run_key": run_key}).fetchone()
+        return row is None or row[0] in ENDED or row[1] > after
+
+    def _logs(self, connection: sqlite3.Connection, run_keys: set[str]) -> dict[str, _Log]:
+        values = {"run_keys": to_json(list(run_keys))}
+        (rows,) = connection.execute(self._sql["logs"], values).fetchone()
+        return {
+            key: _Log(number, last_seq, Tenure(status=status, worker=worker, epoch=epoch, lease_until=lease_until))
+            for key, number, last_seq, status, worker, epoch, lease_until in orjson.loads(rows)
+        }
+
+    def _finish(self, connection: sqlite3.Connection, number: int, lease: Lease, ending: Ending, now: str) -> None:
+        values = {
+            "number": number,
+            "status": ending.status,
+            "now": now,
+            "usage": None if ending.usage is None else to_json(dict(ending.usage)),
+            "error": error_value(ending.error),
+            "checkpoint_id": ending.checkpoint_id,
+            "thread_status": ending.thread_status,
+            "thread_key": lease.thread_key,
+        }
+        connection.execute(self._sql["finish_run"], values)
+        connection.execute(self._sql["finish_thread"], values)
+
+
+def segments_of(events: Sequence[Event]) -> Iterator[Segment]:
+    """The events as bodies of at most SEGMENT_BYTES; one that is larger has a segment of its own."""
+    start, size = 0, 0
+    for index, event in enumerate(events):
+        if size and size + len(event.text) > SEGMENT_BYTES:
+            yield _segment(events[start:index])
+            start, size = index, 0
+        size += len(event.text) + 1
+    if events:
+        yield _segment(events[start:])
+
+
+def _segment(events: Sequence[Event]) -> Segment:
+    return events[0].seq, events[-1].seq, b"\n".join([event.text for event in events])
+
+
+def _written(log: _Log | None, write: Write, segments: list[Any]) -> Written:
+    """Number the events and add them to the segments. Raises LeaseLost. Moves the log, for the writes behind it."""
+    decide.fence(None if log is None else log.tenure, write.lease)
+    assert log is not None  # the fence has seen it
+    events = decide.numbered(write.events, after=log.last_seq)
+    for segment in segments_of(events):
+        segments.extend((log.number, *segment))
+    log.last_seq += len(events)
+    if write.ending is not None:
+        log.tenure = _ended(log.tenure, write.ending.status)
+    return Written(run_key=write.lease.run_key, events=events, last_seq=log.last_seq, is_ended=write.ending is not None)
+
+
+def _ended(tenure: Tenure, status: RunStatus) -> Tenure:
+    return Tenure(status=status, worker=tenure.worker, epoch=tenure.epoch, lease_until=tenure.lease_until)

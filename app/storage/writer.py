@@ -1,0 +1,254 @@
+"""One thread that owns one SQLite connection, and commits together whatever gathered while the last commit ran."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Literal, Self, TypeVar
+
+from app.errors import ConfigInvalid, StoreUnavailable
+
+T = TypeVar("T")
+Operation = Callable[[sqlite3.Connection], T]
+Synchronous = Literal["FULL", "NORMAL"]
+
+BUSY_SECONDS: Final = 5.0  # how long somebody else's lock (a shell, a backup) is waited for
+WAL_BYTES: Final = 64 * 1024 * 1024  # what the log file is cut to after it has grown
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    operation: Operation[Any]
+    on_commit: Callable[[Any], None] | None
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def attempt(self, connection: sqlite3.Connection) -> bool:
+        self.error = None
+        try:
+            self.result = self.operation(connection)
+        except Exception as error:
+            self.error = error
+        return self.error is None
+
+    def settle(self) -> None:
+        if self.error is None and self.on_commit is not None:
+            try:
+                self.on_commit(self.result)
+            except Exception as error:  # its own caller's trouble, not that of the others
+                self.error = error
+        if self.future.done():  # the caller was cancelled; what it asked for is committed all the same
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(_shown(self.error))
+
+
+class SqliteWriter:
+    """Runs operations in a thread, one after the other, many to a transaction (BEGIN IMMEDIATE, WAL).
+
+    No timers: an operation that comes while nothing runs is committed at once, one that comes during a commit waits
+    for it, and all that waited share the next. An operation gets the connection, and may be called a second time
+    after a rollback, so its only effects are on the database; it neither commits nor begins, and changes no schema.
+    Every statement of it makes the thread wait for the GIL, up to 5 ms under a busy loop: use few.
+
+    Bound to the event loop it was opened in.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        setup: Callable[[sqlite3.Connection], None],
+        synchronous: Synchronous,
+        connection_factory: Callable[[Path], sqlite3.Connection],
+    ) -> None:
+        self._path = path
+        self._setup = setup
+        self._synchronous = synchronous
+        self._connection_factory = connection_factory
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._is_closed = False
+        # a daemon, so that a writer nobody closed does not keep the process from ending
+        self._thread = threading.Thread(target=self._work, name=f"sqlite-writer-{path.name}", daemon=True)
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        setup: Callable[[sqlite3.Connection], None] = lambda connection: None,
+        synchronous: Synchronous = "FULL",
+        connection_factory: Callable[[Path], sqlite3.Connection] = connect,
+    ) -> Self:
+        """Open the file, or make it, and run `setup` on the connection, outside of any transaction.
+
+        Raises ConfigInvalid when SQLite can't use the file, and whatever `setup` raises.
+        """
+        writer = cls(path, setup=setup, synchronous=synchronous, connection_factory=connection_factory)
+        writer._thread.start()
+        try:
+            await asyncio.shield(writer._opened)
+        except BaseException:
+            await writer.aclose()
+            raise
+        return writer
+
+    async def run(self, operation: Operation[T], *, on_commit: Callable[[T], None] | None = None) -> T:
+        """What the operation returned, once it is committed.
+
+        What it raises is raised here, and its changes alone are undone. Raises StoreUnavailable when SQLite can't
+        commit (then nothing of the transaction is kept), or the writer is closed. A caller that is cancelled does not
+        take its operation back. `on_commit` is called in the event loop, in the order of the commits, before any
+        caller of the transaction goes on.
+        """
+        return await self.submit(operation, on_commit=on_commit)
+
+    def submit(self, operation: Operation[T], *, on_commit: Callable[[T], None] | None = None) -> asyncio.Future[T]:
+        """`run` without waiting: operations are carried out in the order of these calls."""
+        if self._is_closed:
+            raise StoreUnavailable("The store is closed.")
+        job = _Job(operation, on_commit, self._loop.create_future())
+        self._queue.put(job)
+        return job.future
+
+    async def aclose(self) -> None:
+        """Carry out what was asked for before, then close the connection and end the thread."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._queue.put(None)
+        await asyncio.shield(self._ended)
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            connection = self._open_connection()
+        except Exception as error:
+            self._call(_fail, self._opened, error)
+        else:
+            self._call(self._opened.set_result, None)
+            while batch := self._gather():
+                self._commit(connection, batch)
+                self._call(_settle, batch)
+            connection.close()
+        self._call(self._ended.set_result, None)
+
+    def _open_connection(self) -> sqlite3.Connection:
+        try:
+            connection = self._connection_factory(self._path)
+        except sqlite3.Error as error:
+            raise ConfigInvalid(f"The database {self._path} can't be opened: {error}.") from error
+        try:
+            if connection.execute("PRAGMA page_count").fetchone() == (0,):  # later it can't be changed
+                connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+            self._setup(connection)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise ConfigInvalid(f"The database {self._path} can't be used: {error}.") from error
+            raise
+        return connection
+
+    def _gather(self) -> Sequence[_Job]:
+        batch: list[_Job] = []
+        job = self._queue.get()
+        while job is not None:
+            batch.append(job)
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return batch
+        if batch:
+            self._queue.put(None)  # for the next time: nothing comes after it
+        return batch
+
+    def _commit(self, connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
+        try:
+            if not _commit_together(connection, batch):
+                _commit_apart(connection, batch)
+        except BaseException as error:
+            for job in batch:
+                job.error = _unavailable(error)
+        finally:
+            _roll_back(connection)
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop is closed, so nobody waits
+            pass
+
+
+def _commit_together(connection: sqlite3.Connection, batch: Sequence[_Job]) -> bool:
+    """False when an operation failed after it had changed something: then nothing is kept, nor committed."""
+    connection.execute("BEGIN IMMEDIATE")
+    for job in batch:
+        before = connection.total_changes
+        if job.attempt(connection) or (connection.total_changes == before and connection.in_transaction):
+            continue
+        if not connection.in_transaction:  # a full disk, say: SQLite has rolled the whole transaction back
+            raise StoreUnavailable("The transaction was rolled back.") from job.error
+        connection.execute("ROLLBACK")
+        return False
+    connection.execute("COMMIT")
+    return True
+
+
+def _commit_apart(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
+    """The same with a savepoint round each operation: more statements, only paid for when one has failed."""
+    connection.execute("BEGIN IMMEDIATE")
+    for job in batch:
+        connection.execute("SAVEPOINT operation")
+        if not job.attempt(connection):
+            connection.execute("ROLLBACK TO operation")
+        connection.execute("RELEASE operation")
+    connection.execute("COMMIT")
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:  # the next BEGIN tells
+            pass
+
+
+def _settle(batch: Sequence[_Job]) -> None:
+    for job in batch:
+        job.settle()
+
+
+def _fail(future: asyncio.Future[None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+
+
+def _shown(error: BaseException) -> BaseException:
+    match error:
+        case sqlite3.OperationalError():
+            return _unavailable(error)
+        case StopIteration():  # a future can't carry one
+            return RuntimeError("The operation raised StopIteration.")
+        case _:
+            return error
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable:
+    unavailable = StoreUnavailable("The store can't be written to at the moment.")
+    unavailable.__cause__ = error
+    return unavailable
