@@ -1,0 +1,238 @@
+"""One attempt at one run: the graph, its events, and how it ended."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from langgraph.errors import GraphDrained, GraphRecursionError, InvalidUpdateError
+from langgraph.runtime import RunControl
+from langgraph.types import StateSnapshot
+
+from app.engine.checkpoints import Checkpoints, with_checkpoints
+from app.engine.inputs import graph_config, graph_input
+from app.engine.jsonable import dumps
+from app.engine.node_threads import note_calls, returned
+from app.engine.recover import plan_again, read_history
+from app.engine.registry import Registry
+from app.engine.state import Graph, checkpoint_id_of, output_of, read_pending, thread_config
+from app.engine.tap import Tap
+from app.engine.translate import Translator, TranslatorOptions
+from app.errors import RunstreamError
+from app.runs.engine import Cause, Conclusion, Drained, Failed, Finished, Lost, Past, RestartReason, Stopped
+from app.runs.event import EventKind, NewEvent
+from app.runs.model import CancelReason, Ending, EndStatus, Lease, Run, RunError, ThreadStatus
+
+logger = logging.getLogger(__name__)
+
+SENTENCES: Final[Mapping[str, str]] = {
+    "graph_error": "The graph failed.",
+    "model_error": "A model call failed.",
+    "timeout": "The run took too long.",
+    "idle_timeout": "The run was silent for too long.",
+    "recursion_limit": "The graph took more steps than it may.",
+    "limit_exceeded": "The run was larger than it may be.",
+    "invalid_update": "The graph wrote what its state does not take.",
+    "lost": "The run was lost: its process ended three times.",
+    "server_shutdown": "The server stopped, and what it held in memory is gone.",
+    "graph_unavailable": "The graph can't be served.",
+}
+
+# going on with the thread may succeed without any change to it
+RETRYABLE: Final = frozenset({"model_error", "timeout", "idle_timeout", "lost", "server_shutdown", "graph_unavailable"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutionLimits:
+    max_recursion_limit: int
+    max_frame_bytes: int
+    expose_errors: bool
+
+
+class GraphExecution:
+    """See `app.runs.engine.Execution`."""
+
+    def __init__(
+        self,
+        run: Run,
+        lease: Lease,
+        put: Callable[[NewEvent], None],
+        past: Past,
+        *,
+        registry: Registry,
+        checkpoints: Checkpoints,
+        limits: ExecutionLimits,
+    ) -> None:
+        self._run = run
+        self._lease = lease
+        self._put = put
+        self._past = past
+        self._registry = registry
+        self._checkpoints = checkpoints
+        self._limits = limits
+        plan = run.request
+        modes, subgraphs = run.stream_modes, bool(plan.get("subgraphs"))
+        self._translator = Translator(
+            put,
+            TranslatorOptions(
+                thread_id=run.thread_id,
+                modes=modes,
+                subgraphs=subgraphs,
+                gated=plan["durability"] != "exit",
+                max_frame_bytes=limits.max_frame_bytes,
+            ),
+        )
+        self._tap = Tap(self._translator, modes=modes, subgraphs=subgraphs)
+        self._saver = checkpoints.saver(run.owner, lease=lease, journal=self._translator)
+        self._control = RunControl()
+        self._calls: set[Future[Any]] = set()
+        self._graph: Graph | None = None
+
+    async def work(self) -> None:
+        """Run the graph to its end or a pause. Raises what it raised; `Drained` when `drain` stopped it."""
+        self._calls = note_calls()
+        plan = self._run.request
+        config = graph_config(self._run, recursion_limit=self._limits.max_recursion_limit)
+        async with self._registry.open(self._run.graph, config) as compiled:
+            graph = self._graph = with_checkpoints(compiled, self._saver)
+            action = plan
+            if self._past.restart is not None:
+                action = await self._recover(graph, self._past.restart)
+            if checkpoint_id := action.get("checkpoint_id"):
+                config["configurable"]["checkpoint_id"] = checkpoint_id
+            parts = graph.astream(
+                graph_input(action),
+                merge_configs(config, self._tap.config()),
+                context=plan.get("context"),
+                stream_mode=[],
+                interrupt_before=plan["interrupt_before"] or None,
+                interrupt_after=plan["interrupt_after"] or None,
+                durability=plan["durability"],
+                control=self._control,
+            )
+            try:
+                # it yields nothing in these modes, so there is no point at which it could be left open
+                async for _ in parts:
+                    pass
+            except GraphDrained as error:
+                raise Drained from error
+
+    async def _recover(self, graph: Graph, reason: RestartReason) -> Mapping[str, Any]:
+        """Write what a crash kept from the log, tell what is void, and give the plan that this attempt starts from."""
+        history = await read_history(self._past.pages())
+        for task_id, text in await self._checkpoints.node_events(self._run.key, self._run.thread_key):
+            if task_id not in history.task_ids:
+                history.add(text)
+                self._put(NewEvent("node", text))
+        restart = {"attempt": self._lease.attempt, "discard": history.void(), "reason": reason}
+        self._put(NewEvent("restart", dumps({"event": "restart", **restart})))
+        return await plan_again(graph, self._run)
+
+    def drain(self) -> None:
+        self._control.request_drain()
+
+    async def settle(self, seconds: float) -> bool:
+        return await returned(self._calls, seconds)
+
+    async def conclude(self, cause: Cause) -> Conclusion:
+        match cause:
+            case Finished():
+                return await self._finished()
+            case Failed(error=error):
+                return await self._failed(error)
+            case Stopped(reason=reason):
+                return await self._stopped(reason)
+            case Lost():
+                return await self._error("lost", "error")
+            case never:
+                assert_never(never)
+
+    async def _stopped(self, reason: CancelReason) -> Conclusion:
+        match reason:
+            case "user" | "disconnect" | "superseded":
+                fields = {"reason": reason, "partial": self._translator.partial()}
+                return await self._ended("cancelled", "cancelled", fields)
+            case "timeout" | "idle_timeout":
+                return await self._error(reason, "timeout")
+            case "shutdown":
+                return await self._error("server_shutdown", "error")
+            case never:
+                assert_never(never)
+
+    async def _finished(self) -> Conclusion:
+        self._translator.finish()
+        graph, snapshot = await self._state()
+        checkpoint_id = checkpoint_id_of(snapshot)
+        if not snapshot.next:
+            fields: dict[str, Any] = {"status": "success"}
+            if self._run.request.get("include_output"):
+                fields["output"] = output_of(graph, snapshot.values)
+            return self._conclusion("complete", "success", "idle", fields, checkpoint_id=checkpoint_id)
+        pending = await read_pending(graph, snapshot, thread_config(self._run.thread_id))
+        fields = {"next": list(snapshot.next), "interrupts": [p.as_json() for p in pending]}
+        return self._conclusion("interrupt", "interrupted", "interrupted", fields, checkpoint_id=checkpoint_id)
+
+    async def _failed(self, error: BaseException) -> Conclusion:
+        logger.error("run %s: failed in node %s", self._run.run_id, self._translator.failed_node, exc_info=error)
+        exposed = f"{type(error).__name__}: {error}" if self._limits.expose_errors else None
+        return await self._error(self._code(error), "error", exposed)
+
+    def _code(self, error: BaseException) -> str:
+        if isinstance(error, GraphRecursionError):
+            return "recursion_limit"
+        if isinstance(error, InvalidUpdateError):
+            return "invalid_update"
+        if isinstance(error, RunstreamError):
+            return error.code
+        return "model_error" if self._tap.watch.is_model_error(error) else "graph_error"
+
+    async def _error(self, code: str, status: EndStatus, exposed: str | None = None) -> Conclusion:
+        message = exposed or SENTENCES[code]
+        fields = {
+            "error": message,
+            "code": code,
+            "node": self._translator.failed_node,
+            "run_id": self._run.run_id,
+            "retryable": code in RETRYABLE,
+        }
+        return await self._ended("error", status, fields, RunError(code=code, message=message))
+
+    async def _ended(
+        self, kind: EventKind, status: EndStatus, fields: Mapping[str, Any], error: RunError | None = None
+    ) -> Conclusion:
+        """An end that is no success: the thread keeps its finished steps, and can be continued."""
+        checkpoint_id: str | None = None
+        thread_status: ThreadStatus = "error" if error else "idle"
+        if self._graph is not None:
+            _, snapshot = await self._state()
+            checkpoint_id = checkpoint_id_of(snapshot)
+            if snapshot.interrupts:
+                thread_status = "interrupted"
+        return self._conclusion(kind, status, thread_status, fields, checkpoint_id=checkpoint_id, error=error)
+
+    async def _state(self) -> tuple[Graph, StateSnapshot]:
+        if self._graph is None:
+            raise asyncio.InvalidStateError("the graph was never opened")
+        config: RunnableConfig = thread_config(self._run.thread_id)
+        return self._graph, await self._graph.aget_state(config)
+
+    def _conclusion(
+        self,
+        kind: EventKind,
+        status: EndStatus,
+        thread_status: ThreadStatus,
+        fields: Mapping[str, Any],
+        *,
+        checkpoint_id: str | None,
+        error: RunError | None = None,
+    ) -> Conclusion:
+        usage = self._tap.watch.usage_metadata or None
+        text = dumps({"event": kind, **fields, "usage": usage})
+        ending = Ending(
+            status=status, thread_status=thread_status, usage=usage, error=error, checkpoint_id=checkpoint_id
+        )
+        return Conclusion(events=[NewEvent(kind, text)], ending=ending)

@@ -1,0 +1,46 @@
+"""The threads that sync nodes run in.
+
+They are the event loop's default executor, since that is where LangGraph sends a sync node. A node that is cancelled
+goes on in its thread (fact 12), so a run has to know which of these are still its own before its thread is released.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_calls_of_run: contextvars.ContextVar[set[Future[Any]] | None] = contextvars.ContextVar("calls_of_run", default=None)
+
+
+class NodeThreads(ThreadPoolExecutor):
+    """A thread pool that notes, for each run, the calls that have not returned."""
+
+    def __init__(self, max_threads: int) -> None:
+        super().__init__(max_threads, thread_name_prefix="node")
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future = super().submit(fn, *args, **kwargs)
+        calls = _calls_of_run.get()
+        if calls is not None:
+            calls.add(future)
+            future.add_done_callback(calls.discard)
+        return future
+
+
+def note_calls() -> set[Future[Any]]:
+    """From here on, in this task and those it starts, calls are noted in the set that is returned."""
+    calls: set[Future[Any]] = set()
+    _calls_of_run.set(calls)
+    return calls
+
+
+async def returned(calls: set[Future[Any]], seconds: float) -> bool:
+    """Wait, at most so long, until all of these calls have returned. False when one has not."""
+    waiting = [asyncio.wrap_future(future) for future in list(calls)]
+    if not waiting:
+        return True
+    _, late = await asyncio.wait(waiting, timeout=seconds)
+    return not late

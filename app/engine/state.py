@@ -1,0 +1,149 @@
+"""The state of a thread: what it waits for, and its form in LangGraph's own JSON."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.pregel import Pregel
+from langgraph.types import Interrupt, PregelTask, StateSnapshot
+
+from app.engine.jsonable import jsonable
+from app.engine.translate import FAILED_TASK
+
+Graph = Pregel[Any, Any, Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pending:
+    """An interrupt that waits for an answer; `ns` is the subgraph it is in, () for the graph itself."""
+
+    id: str
+    value: Any
+    node: str
+    ns: tuple[str, ...]
+    response_schema: Any
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "value": jsonable(self.value),
+            "node": self.node,
+            "ns": list(self.ns),
+            "response_schema": jsonable(self.response_schema),
+        }
+
+
+def thread_config(thread_id: str, checkpoint_id: str | None = None, checkpoint_ns: str = "") -> RunnableConfig:
+    configurable: dict[str, Any] = {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns}
+    if checkpoint_id is not None:
+        configurable["checkpoint_id"] = checkpoint_id
+    return {"configurable": configurable}
+
+
+def checkpoint_id_of(snapshot: StateSnapshot) -> str | None:
+    value = snapshot.config.get("configurable", {}).get("checkpoint_id")
+    return None if value is None else str(value)
+
+
+async def read_pending(graph: Graph, snapshot: StateSnapshot, config: RunnableConfig) -> list[Pending]:
+    """All pending interrupts of a thread, in subgraphs too, each once, innermost node first."""
+    if not snapshot.interrupts:
+        return []
+    if any(task.interrupts and task.state for task in snapshot.tasks):
+        snapshot = await graph.aget_state(config, subgraphs=True)
+    found: dict[str, Pending] = {}
+    for pending in walk(snapshot.tasks, ()):
+        found.setdefault(pending.id, pending)
+    return list(found.values())
+
+
+def walk(tasks: Sequence[PregelTask], ns: tuple[str, ...]) -> Iterator[Pending]:
+    for task in tasks:
+        if isinstance(task.state, StateSnapshot):
+            yield from walk(task.state.tasks, (*ns, f"{task.name}:{task.id}"))
+        for interrupt in task.interrupts:
+            yield Pending(
+                id=interrupt.id,
+                value=interrupt.value,
+                node=task.name,
+                ns=ns,
+                response_schema=interrupt.response_schema,
+            )
+
+
+async def edited_questions(graph: Graph, snapshot: StateSnapshot) -> list[str]:
+    """The interrupt ids that a paused thread's tasks will ask under, after an edit of its state.
+
+    An edit makes a new checkpoint, in which nothing is pending yet: the nodes ask again when they run (fact 3). Their
+    ids are known beforehand, since LangGraph derives them from the task. Empty when the thread was not at an interrupt.
+    """
+    before = snapshot
+    while (before.metadata or {}).get("source") == "update" and before.parent_config:
+        before = await graph.aget_state(before.parent_config)
+        if before.interrupts:
+            asked = {task.name for task in before.tasks if task.interrupts}
+            return [Interrupt.from_ns(None, f"{t.name}:{t.id}").id for t in snapshot.tasks if t.name in asked]
+    return []
+
+
+def output_of(graph: Graph, values: Any) -> Any:
+    """The graph's output, of a state's values."""
+    channels = graph.output_channels
+    if isinstance(channels, str):
+        return values.get(channels) if isinstance(values, Mapping) and channels in values else values
+    if isinstance(values, Mapping):
+        return {key: values[key] for key in channels if key in values}
+    return values
+
+
+def snapshot_json(snapshot: StateSnapshot) -> dict[str, Any]:
+    """A state as LangGraph's API gives it; the text of exceptions is left out, since it may hold anything."""
+    config = snapshot.config.get("configurable", {})
+    parent = (snapshot.parent_config or {}).get("configurable")
+    return {
+        "values": jsonable(snapshot.values) if snapshot.created_at or snapshot.values else {},
+        "next": list(snapshot.next),
+        "tasks": [task_json(task) for task in snapshot.tasks],
+        "metadata": public_metadata(snapshot.metadata),
+        "created_at": snapshot.created_at,
+        "checkpoint": checkpoint_json(config),
+        "parent_checkpoint": checkpoint_json(parent) if parent else None,
+        "checkpoint_id": config.get("checkpoint_id"),
+        "parent_checkpoint_id": parent.get("checkpoint_id") if parent else None,
+        "interrupts": [interrupt_json(interrupt) for interrupt in snapshot.interrupts],
+    }
+
+
+def public_metadata(metadata: Any) -> dict[str, Any]:
+    return {k: v for k, v in (jsonable(metadata) or {}).items() if not k.startswith("runstream_")}
+
+
+def checkpoint_json(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "thread_id": config.get("thread_id"),
+        "checkpoint_ns": config.get("checkpoint_ns", ""),
+        "checkpoint_id": config.get("checkpoint_id"),
+        "checkpoint_map": jsonable(config.get("checkpoint_map")),
+    }
+
+
+def interrupt_json(interrupt: Interrupt[Any]) -> dict[str, Any]:
+    body = {"id": interrupt.id, "value": jsonable(interrupt.value)}
+    if interrupt.response_schema is not None:
+        body["response_schema"] = jsonable(interrupt.response_schema)
+    return body
+
+
+def task_json(task: PregelTask) -> dict[str, Any]:
+    state = task.state
+    return {
+        "id": task.id,
+        "name": task.name,
+        "path": jsonable(task.path),
+        "error": FAILED_TASK if task.error else None,
+        "interrupts": [interrupt_json(interrupt) for interrupt in task.interrupts],
+        "checkpoint": checkpoint_json(state["configurable"]) if isinstance(state, dict) else None,
+        "state": snapshot_json(state) if isinstance(state, StateSnapshot) else None,
+        "result": jsonable(task.result),
+    }

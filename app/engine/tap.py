@@ -1,0 +1,214 @@
+"""Where events are taken from a running graph.
+
+LangGraph tells what happens through a stream protocol that a parent graph hands to its child, and through callbacks.
+We hand in ours as such a parent would, instead of reading the queue of `astream`: the queue does not say which node
+wrote a custom event, has no bound, and costs a third of the throughput (docs/decisions/002-listen-inside-langgraph.md).
+Everything arrives in the order in which it happened, and is passed on in the loop's own thread.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_RUNTIME, CONFIG_KEY_STREAM
+from langgraph.config import get_config
+from langgraph.constants import TAG_HIDDEN
+from langgraph.pregel._messages import Meta, StreamMessagesHandler, graph_namespace
+from langgraph.pregel.protocol import StreamChunk, StreamProtocol
+from langgraph.runtime import Runtime
+from langgraph.types import StreamMode
+
+from app.engine.translate import Namespace, Translator
+
+ALWAYS: tuple[StreamMode, ...] = ("updates", "tasks")
+ON_REQUEST: tuple[StreamMode, ...] = ("values", "checkpoints", "debug")
+
+
+class Tap:
+    """Connects one attempt at a run to its translator."""
+
+    def __init__(self, translator: Translator, *, modes: Collection[str], subgraphs: bool) -> None:
+        self._translator = translator
+        self._modes = modes
+        self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
+        self.watch = RunWatch(self)
+        self._listener = MessageListener(self, subgraphs=subgraphs) if "messages" in modes else None
+
+    def config(self) -> RunnableConfig:
+        """What to merge into the config of `astream`."""
+        modes: set[StreamMode] = {*ALWAYS, *(m for m in ON_REQUEST if m in self._modes)}
+        return {
+            "configurable": {
+                CONFIG_KEY_STREAM: StreamProtocol(self._part, modes),
+                CONFIG_KEY_RUNTIME: Runtime(stream_writer=self._write),
+            },
+            "callbacks": [self.watch, *([self._listener] if self._listener else [])],
+        }
+
+    def call(self, method: Callable[..., None], *args: Any) -> None:
+        """Call a method of the translator in the loop's thread, now or as soon as it gets there, in order."""
+        if threading.get_ident() == self._thread_id:
+            method(*args)
+        else:
+            self._loop.call_soon_threadsafe(method, *args)
+
+    def message(self, ns: Namespace, metadata: dict[str, Any], message: BaseMessage) -> None:
+        node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
+        self.call(self._translator.message, ns, node, task_id, message)
+
+    def node_started(self, metadata: dict[str, Any]) -> None:
+        node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
+        step = metadata.get("langgraph_step")
+        self.call(self._translator.node_started, graph_namespace(metadata), node, task_id, step)
+
+    def custom(self, checkpoint_ns: str, data: Any) -> None:
+        node, _ = split_task(checkpoint_ns)
+        self.call(self._translator.custom, tuple(checkpoint_ns.split("|")[:-1]), node, data)
+
+    def _part(self, chunk: StreamChunk) -> None:
+        self.call(self._translator.part, *chunk)
+
+    def _write(self, data: Any) -> None:
+        """A node's stream writer."""
+        self.custom(get_config()["configurable"][CONFIG_KEY_CHECKPOINT_NS], data)
+
+
+def split_task(checkpoint_ns: str) -> tuple[str, str]:
+    """The node and the task id that a task's namespace ends with.
+
+    >>> split_task("agent:1f|tools:2e")
+    ('tools', '2e')
+    """
+    node, _, task_id = checkpoint_ns.rpartition("|")[2].rpartition(":")
+    return node, task_id
+
+
+class RunWatch(UsageMetadataCallbackHandler):
+    """Hears every model call and task of a run, in subgraphs too: usage, failures, starts, custom events."""
+
+    run_inline = True  # called in order, where it happens, not in another thread
+
+    def __init__(self, tap: Tap) -> None:
+        super().__init__()
+        self._tap = tap
+        self._model_errors: list[BaseException] = []
+
+    def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
+        metadata = kwargs.get("metadata") or {}
+        if kwargs.get("name") != metadata.get("langgraph_node") or TAG_HIDDEN in (kwargs.get("tags") or ()):
+            return
+        self._tap.node_started(metadata)
+
+    def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
+        self._model_errors.append(error)
+
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        metadata = kwargs.get("metadata") or {}
+        if checkpoint_ns := metadata.get("langgraph_checkpoint_ns"):
+            self._tap.custom(checkpoint_ns, {"name": name, "data": data})
+
+    def is_model_error(self, error: BaseException) -> bool:
+        """Whether an exception was raised inside a model call, or because of one."""
+        seen: set[int] = set()
+        link: BaseException | None = error
+        while link is not None and id(link) not in seen:
+            seen.add(id(link))
+            if any(link is known for known in self._model_errors):
+                return True
+            link = link.__cause__ or link.__context__
+        return False
+
+
+class MessageListener(StreamMessagesHandler):
+    """LangGraph's own handler of the `messages` mode; being there makes models stream."""
+
+    def __init__(self, tap: Tap, *, subgraphs: bool) -> None:
+        # one that says subgraphs=False is thrown out at the root, where only astream may attach it
+        super().__init__(lambda chunk: None, subgraphs=True)
+        self._tap = tap
+        self._roots_only = not subgraphs
+
+    def _emit(self, meta: Meta, message: BaseMessage, *, dedupe: bool = False) -> None:
+        if dedupe and message.id in self.seen:
+            return
+        if message.id is None:
+            super()._emit((meta[0], meta[1]), message)  # it gives the id
+        self.seen.add(cast(str, message.id))
+        self._tap.message(meta[0], meta[1], message)
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if metadata and "langgraph_checkpoint_ns" in metadata and self._hears(metadata):
+            super().on_chat_model_start(
+                serialized,
+                messages,
+                run_id=run_id,
+                parent_run_id=parent_run_id,
+                tags=tags,
+                metadata=metadata,
+                **kwargs,
+            )
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any],
+        inputs: dict[str, Any],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: list[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if metadata and "langgraph_checkpoint_ns" in metadata and self._hears(metadata):
+            super().on_chain_start(
+                serialized,
+                inputs,
+                run_id=run_id,
+                parent_run_id=parent_run_id,
+                tags=tags,
+                metadata=metadata,
+                **kwargs,
+            )
+
+    def _hears(self, metadata: dict[str, Any]) -> bool:
+        return not (self._roots_only and graph_namespace(metadata))
+
+    def _find_and_emit_messages(self, meta: Meta, response: Any) -> None:
+        """Of what a node returns: its chat, and results of tools. Another key's messages are not for show (fact 9)."""
+        if isinstance(response, BaseMessage):
+            self._emit(meta, response, dedupe=True)
+        elif isinstance(response, dict):
+            for key, value in response.items():
+                for message in messages_of(value):
+                    if key == "messages" or isinstance(message, ToolMessage):
+                        self._emit(meta, message, dedupe=True)
+        elif isinstance(response, Sequence) and not isinstance(response, str | bytes):
+            for message in messages_of(response):
+                self._emit(meta, message, dedupe=True)
+        elif isinstance(value := getattr(response, "messages", None), Sequence):
+            for message in messages_of(value):
+                self._emit(meta, message, dedupe=True)
+
+
+def messages_of(value: Any) -> Sequence[BaseMessage]:
+    if isinstance(value, BaseMessage):
+        return [value]
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [item for item in value if isinstance(item, BaseMessage)]
+    return []

@@ -1,0 +1,256 @@
+"""What LangGraph tells, as events of the log: one stateful translator an attempt.
+
+It decides once, on the writing side, where a message begins and ends and which node's event may be written, so that
+every reader gets the same text. All methods are for the event loop's own thread.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
+
+from app.engine.jsonable import dumps
+from app.engine.message import OpenMessage, newest_message
+from app.runs.event import EventKind, NewEvent
+
+Namespace = tuple[str, ...]
+
+INTERRUPT: Final = "__interrupt__"
+FAILED_TASK: Final = "The task failed."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TranslatorOptions:
+    """What a run records, and how. Sizes in bytes."""
+
+    thread_id: str
+    modes: Collection[str]
+    subgraphs: bool
+    gated: bool  # hold a node's event until its writes are durable; durability `exit` has nothing to wait for
+    max_frame_bytes: int
+
+
+@dataclass(slots=True)
+class _Task:
+    """A task of the graph in this attempt, and what it has said."""
+
+    ns: Namespace
+    node: str
+    starts: int = 0
+    messages: dict[str, OpenMessage] = field(default_factory=dict)
+
+
+class Translator:
+    """Parts of a LangGraph stream in, events out, in order."""
+
+    def __init__(self, put: Callable[[NewEvent], None], options: TranslatorOptions) -> None:
+        self._put = put
+        self._options = options
+        self._modes = frozenset(options.modes)
+        self._tasks: dict[str, _Task] = {}
+        self._updates: dict[Namespace, list[tuple[str, Any]]] = {}
+        self._cached: list[tuple[Namespace, str, Any]] = []
+        self._held: dict[str, list[NewEvent]] = {}
+        self._durable: set[str] = set()
+        self.failed_node: str | None = None
+
+    # -- what nodes say -----------------------------------------------------------------------------------------
+
+    def node_started(self, ns: Namespace, node: str, task_id: str, step: int | None) -> None:
+        """A task begins, or, for the second time in an attempt, its retry policy runs it again."""
+        task = self._task(task_id, ns, node)
+        task.starts += 1
+        if task.starts > 1 and task.messages:
+            void = list(task.messages)
+            task.messages.clear()
+            if self._shows(ns):
+                self._emit("discard", ns, {"node": node, "discard": void, "reason": "retry"})
+        if "tasks" in self._modes and self._shows(ns):
+            self._emit("node_start", ns, {"node": node, "data": {"id": task_id, "step": step}})
+
+    def message(self, ns: Namespace, node: str, task_id: str, message: BaseMessage) -> None:
+        """A piece of a message, or a whole one, as the model speaks or a node returns it."""
+        if "messages" not in self._modes or not self._shows(ns):
+            return
+        if isinstance(message, AIMessageChunk):
+            opened = self._open(ns, node, task_id, message.id or "")
+            for event in opened.add(message):
+                self._put(event)
+        elif isinstance(message, AIMessage):
+            opened = self._open(ns, node, task_id, message.id or "")
+            for event in opened.whole(message):
+                self._put(event)
+        elif isinstance(message, ToolMessage):
+            data = {
+                "id": message.tool_call_id,
+                "name": message.name,
+                "content": message.content,
+                "status": message.status,
+            }
+            self._emit("tool_result", ns, {"node": node, "data": data})
+
+    def custom(self, ns: Namespace, node: str, data: Any) -> None:
+        """Whatever a node gave to its stream writer, or dispatched as a custom event."""
+        if "custom" in self._modes and self._shows(ns):
+            self._emit("custom", ns, {"node": node, "data": data})
+
+    # -- what the graph says ------------------------------------------------------------------------------------
+
+    def part(self, ns: Namespace, mode: str, data: Any) -> None:
+        """A part of one of LangGraph's stream modes, as its loop emits it."""
+        match mode:
+            case "updates":
+                self._update(ns, data)
+            case "tasks" if "result" in data:
+                self._task_ended(ns, data)
+            case "tasks":
+                self._task(data["id"], ns, data["name"])
+            case "values" if self._shows(ns):
+                self._emit("values", ns, {"data": without_interrupts(data)})
+            case "checkpoints" if self._shows(ns):
+                self._emit("checkpoint", ns, {"data": safe_checkpoint(data)})
+            case "debug" if self._shows(ns):
+                self._emit("debug", ns, {"data": safe_debug(data)})
+
+    def _update(self, ns: Namespace, data: Mapping[str, Any]) -> None:
+        cached = bool((data.get("__metadata__") or {}).get("cached"))
+        for node, update in data.items():
+            if node in ("__metadata__", INTERRUPT):
+                continue
+            if cached:
+                # a result from before, or from a cache: only a save in this attempt tells which (fact 5)
+                self._cached.append((ns, node, update))
+            else:
+                self._updates.setdefault(ns, []).append((node, update))
+
+    def _task_ended(self, ns: Namespace, data: Mapping[str, Any]) -> None:
+        task_id, node = data["id"], data["name"]
+        task = self._task(task_id, ns, node)
+        if data["error"] is not None:
+            if not ns or self.failed_node is None:
+                self.failed_node = node
+            return
+        for opened in task.messages.values():
+            for event in opened.close():
+                self._put(event)
+        updates = self._updates.pop(ns, [])
+        mine = [update for name, update in updates if name == node]
+        if len(mine) < len(updates):
+            self._updates[ns] = [(name, update) for name, update in updates if name != node]
+        for update in mine:
+            self._node_ended(task_id, ns, node, update)
+
+    def _node_ended(self, task_id: str, ns: Namespace, node: str, update: Any) -> None:
+        task = self._task(task_id, ns, node)
+        task.messages.clear()
+        if "updates" not in self._modes or not self._shows(ns):
+            return
+        event = self._event("node", ns, {"node": node, "task_id": task_id, "data": node_data(update)})
+        if self._options.gated and task_id not in self._durable:
+            self._held.setdefault(task_id, []).append(event)
+        else:
+            self._put(event)
+
+    # -- what the saver says ------------------------------------------------------------------------------------
+
+    def saving(self, task_id: str) -> Sequence[bytes]:
+        """The texts of the events that are true once the writes of a task are saved: those held for it.
+
+        So are those of a subgraph that it ran without checkpoints of its own: that one lasts as long as its parent.
+        """
+        task = self._tasks.get(task_id)
+        if task is not None:
+            for entry in [c for c in self._cached if c[0] == task.ns and c[1] == task.node]:
+                self._cached.remove(entry)
+                self._node_ended(task_id, *entry)
+        return [event.text for held_id in self._held_by(task_id) for event in self._held[held_id]]
+
+    def saved(self, task_id: str) -> None:
+        """The writes of a task are saved, so the task never runs again: its event may be written (fact 21)."""
+        self._durable.add(task_id)
+        for held_id in self._held_by(task_id):
+            for event in self._held.pop(held_id):
+                self._put(event)
+
+    def _held_by(self, task_id: str) -> Sequence[str]:
+        return [held_id for held_id in self._held if held_id == task_id or self._is_below(held_id, task_id)]
+
+    def _is_below(self, held_id: str, task_id: str) -> bool:
+        return any(segment.endswith(f":{task_id}") for segment in self._tasks[held_id].ns)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """The graph has come to its end, so no task runs again whatever the saver said."""
+        for events in self._held.values():
+            for event in events:
+                self._put(event)
+        self._held.clear()
+
+    def partial(self) -> Mapping[str, str]:
+        """The text so far of each message whose node has not ended, by message id."""
+        opened = [m for task in self._tasks.values() for m in task.messages.values()]
+        return {m.id: m.text for m in opened if m.text}
+
+    # -- below --------------------------------------------------------------------------------------------------
+
+    def _shows(self, ns: Namespace) -> bool:
+        return not ns or self._options.subgraphs
+
+    def _task(self, task_id: str, ns: Namespace, node: str) -> _Task:
+        task = self._tasks.get(task_id)
+        if task is None:
+            task = self._tasks[task_id] = _Task(ns=ns, node=node)
+        return task
+
+    def _open(self, ns: Namespace, node: str, task_id: str, message_id: str) -> OpenMessage:
+        messages = self._task(task_id, ns, node).messages
+        opened = messages.get(message_id)
+        if opened is None:
+            opened = messages[message_id] = OpenMessage(id=message_id, node=node, ns=ns)
+        return opened
+
+    def _emit(self, kind: EventKind, ns: Namespace, fields: Mapping[str, Any]) -> None:
+        self._put(self._event(kind, ns, fields))
+
+    def _event(self, kind: EventKind, ns: Namespace, fields: Mapping[str, Any]) -> NewEvent:
+        place = {"ns": ns} if ns else {}
+        text = dumps({"event": kind, **place, **fields})
+        if len(text) > self._options.max_frame_bytes:
+            kept = {k: v for k, v in fields.items() if k != "data"}
+            url = f"/threads/{self._options.thread_id}/state"
+            text = dumps({"event": kind, **place, **kept, "data": {}, "truncated": True, "state_url": url})
+        return NewEvent(kind, text)
+
+
+def node_data(update: Any) -> Any:
+    """A node's update as the `data` of its event, with the newest message under `message`."""
+    if update is None:
+        return {}
+    if not isinstance(update, Mapping):
+        return update
+    newest = newest_message(update)
+    return update if newest is None or "message" in update else {**update, "message": newest}
+
+
+def without_interrupts(values: Any) -> Any:
+    if isinstance(values, Mapping) and INTERRUPT in values:
+        return {k: v for k, v in values.items() if k != INTERRUPT}
+    return values
+
+
+def safe_checkpoint(payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A checkpoint's payload without the text of exceptions, which may hold anything."""
+    return {**payload, "tasks": safe_tasks(payload.get("tasks", ()))}
+
+
+def safe_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [{**task, "error": FAILED_TASK} if task.get("error") else task for task in tasks]
+
+
+def safe_debug(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    payload = data["payload"]
+    if data["type"] == "checkpoint":
+        return {**data, "payload": safe_checkpoint(payload)}
+    return {**data, "payload": safe_tasks([payload])[0]}
