@@ -1,0 +1,114 @@
+"""What /docs shows: bodies that run as they are on the example graphs, and answers."""
+
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from app.protocols.sse import MEDIA_TYPE
+
+STARTS: Final[dict[str, Any]] = {
+    "chat": {"summary": "Say something", "value": {"graph": "chat", "message": "What is an event log?"}},
+    "approval": {
+        "summary": "A graph that asks a human",
+        "value": {"graph": "approval", "thread_id": "trip", "message": "a walk to the lighthouse"},
+    },
+    "answer": {"summary": "Answer it", "value": {"thread_id": "trip", "resume": True}},
+    "essay": {
+        "summary": "Pause where the graph's registration says",
+        "value": {"graph": "essay", "message": "tides", "use_hitl": True},
+    },
+}
+
+PROBLEM: Final[dict[str, Any]] = {
+    "description": "A problem (RFC 9457).",
+    "content": {
+        "application/problem+json": {
+            "example": {
+                "type": "urn:runstream:problem:thread_busy",
+                "title": "Conflict",
+                "status": 409,
+                "detail": "Thread 'trip' is busy with another run.",
+                "code": "thread_busy",
+                "run_id": "0197e0b6-0000-7000-8000-000000000001",
+            }
+        }
+    },
+}
+
+FRAMES: Final = (
+    'data: {"event":"start","run_id":"0197e0b6-0000-7000-8000-000000000001","thread_id":"trip",'
+    '"graph":"approval","attempt":1,"seq":1}\n\n'
+)
+
+RUN_ROW: Final[dict[str, Any]] = {
+    "run_id": "0197e0b6-0000-7000-8000-000000000001",
+    "thread_id": "trip",
+    "graph": "approval",
+    "status": "interrupted",
+    "attempt": 1,
+    "created_at": "2026-11-21T10:00:00+00:00",
+    "started_at": "2026-11-21T10:00:00+00:00",
+    "finished_at": "2026-11-21T10:00:02+00:00",
+    "usage": {"scripted": {"input_tokens": 6, "output_tokens": 30, "total_tokens": 36}},
+    "error": None,
+    "metadata": {},
+    "last_seq": 40,
+}
+
+
+def body(model: type[BaseModel]) -> dict[str, Any]:
+    """The request body of a route that reads it by itself."""
+    content = {"application/json": {"schema": inline(model), "examples": STARTS}}
+    return {"requestBody": {"required": False, "content": content}}
+
+
+def inline(model: type[BaseModel]) -> dict[str, Any]:
+    """A JSON schema without references, since the document's own components do not have them."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolve(definitions[node["$ref"].rpartition("/")[2]])
+            return {key: resolve(value) for key, value in node.items()}
+        return [resolve(item) for item in node] if isinstance(node, list) else node
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
+def json_answer(description: str, value: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"example": value}}}
+
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {"4XX": PROBLEM, "5XX": PROBLEM}
+STREAM: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "Frames.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": FRAMES}}},
+    204: {"description": "The run is over and the client has it all."},
+    **PROBLEMS,
+}
+INVOKE: Final[dict[int | str, dict[str, Any]]] = {
+    200: json_answer(
+        "The run's outcome.",
+        {
+            "run_id": RUN_ROW["run_id"],
+            "thread_id": "trip",
+            "status": "success",
+            "output": {"messages": []},
+            "interrupts": [],
+            "next": [],
+            "usage": RUN_ROW["usage"],
+        },
+    ),
+    **PROBLEMS,
+}
+RUN: Final[dict[int | str, dict[str, Any]]] = {200: json_answer("The run's row.", RUN_ROW), **PROBLEMS}
+LIST: Final[dict[int | str, dict[str, Any]]] = {
+    200: json_answer("Runs, newest first.", {"runs": [RUN_ROW], "next_cursor": None}),
+    **PROBLEMS,
+}
+EVENTS: Final[dict[int | str, dict[str, Any]]] = {
+    200: json_answer("A page of the log.", {"events": [], "next_after": 0, "closed": False}),
+    **PROBLEMS,
+}

@@ -1,0 +1,48 @@
+"""/health, /ready, /metrics: for whoever keeps the process running."""
+
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app.api.context import Context, ContextDep
+from app.api.problem import problem
+from app.errors import StoreUnavailable
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """Alive: the event loop answers."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(context: ContextDep) -> Response:
+    """Whether runs are taken. Names the graphs that can't be served, which keeps no other from being served."""
+    reason = await not_ready(context)
+    graphs = dict(context.graphs.problems)
+    if reason is not None:
+        return problem(503, "not_ready", reason, {"graphs": graphs})
+    body: dict[str, Any] = {"status": "ready", "graphs": graphs}
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+async def not_ready(context: Context) -> str | None:
+    if context.is_draining:
+        return "The server is about to stop."
+    if not context.is_ready:
+        return "The server is starting."
+    try:
+        await context.store.ping()
+    except StoreUnavailable:
+        return "The store can't be reached."
+    return None
+
+
+@router.get("/metrics")
+async def metrics(context: ContextDep) -> Response:
+    """Prometheus' text format."""
+    return Response(generate_latest(context.metrics), media_type=CONTENT_TYPE_LATEST)

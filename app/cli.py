@@ -1,0 +1,146 @@
+"""The command line: `runstream serve` and `runstream graphs`; `python -m app` is the same."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_args
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
+
+from app.errors import ConfigInvalid
+from app.settings import LogLevel, Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, or 1 with a sentence on standard error."""
+    options = parser().parse_args(arguments)
+    given = {k: v for k, v in vars(options).items() if k != "command" and v is not None}
+    try:
+        settings = Settings(**given)
+        return serve(settings) if options.command == "serve" else graphs(settings)
+    except ValidationError as error:
+        for found in error.errors():
+            name = "_".join(str(part) for part in found["loc"]).upper()
+            say(f"RUNSTREAM_{name}: {found['msg']}", sys.stderr)
+    except ConfigInvalid as error:
+        say(str(error), sys.stderr)
+    return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    commands = argparse.ArgumentParser(prog="runstream", description=__doc__)
+    subcommands = commands.add_subparsers(dest="command", required=True)
+    serving = subcommands.add_parser("serve", help="serve the graphs over HTTP")
+    serving.add_argument("--config", type=Path, help="LangGraph's own file (langgraph.json)")
+    serving.add_argument("--host", help="the address to listen on (127.0.0.1)")
+    serving.add_argument("--port", type=int, help="the port to listen on (8000); 0 takes a free one")
+    serving.add_argument("--data-dir", type=Path, dest="data_dir", help="where data is kept (./data)")
+    serving.add_argument("--log-level", dest="log_level", choices=get_args(LogLevel), help="how much is logged")
+    listing = subcommands.add_parser("graphs", help="list the graphs, and say what is wrong with them")
+    listing.add_argument("--config", type=Path, help="LangGraph's own file (langgraph.json)")
+    return commands
+
+
+def say(text: str, stream: Any = None) -> None:
+    (stream or sys.stdout).write(text + "\n")
+    (stream or sys.stdout).flush()
+
+
+def serve(settings: Settings) -> int:
+    from app.main import create_app
+
+    listener = listen(settings)
+    app = create_app(settings)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").addFilter(is_no_break_off)
+    config = uvicorn.Config(
+        app,
+        log_level=settings.log_level,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + int(settings.stop_seconds),
+        ws_ping_interval=20.0,
+    )
+    server = Server(config, app)
+    try:
+        server.run([listener])
+    except KeyboardInterrupt:
+        return 0
+    return 0 if server.started else 1
+
+
+def listen(settings: Settings) -> socket.socket:
+    """A listening socket. Raises ConfigInvalid when the port is taken or the address is none of this machine's."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == 98:
+            raise ConfigInvalid(f"Port {settings.port} is taken: choose another one with --port.") from error
+        raise ConfigInvalid(f"Can't listen on {settings.host} port {settings.port}: {error.strerror}.") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with a line that says where it listens, and streams that are told at once when it stops."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except ConfigInvalid as error:
+            say(str(error), sys.stderr)
+            self.should_exit = True
+            return
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            say(f"Runstream listens on http://{shown}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Streams stay open until the lifespan ends, and that waits for them: so they are broken off here."""
+        from app.main import begin_drain
+
+        # uvicorn's own would raise the signal again at the end, and the exit code be the signal's instead of 0
+        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        self.should_exit = True
+        context = getattr(self._app.state, "context", None)
+        if context is not None:
+            begin_drain(context)
+
+
+def is_no_break_off(record: logging.LogRecord) -> bool:
+    """A stream that is broken off on purpose is no error of the application."""
+    return not record.getMessage().startswith("ASGI callable returned without completing response")
+
+
+def graphs(settings: Settings) -> int:
+    from app.engine.registry import Registry
+
+    registry = Registry.load(settings.config)
+    problems = asyncio.run(registry.check())
+    for name in registry.names:
+        registration = registry.registration(name)
+        state = f"broken: {problems[name]}" if name in problems else registration.description or ""
+        say(f"{name}\t{registration.source}\t{state}".rstrip(), sys.stderr if name in problems else sys.stdout)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

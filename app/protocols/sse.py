@@ -1,0 +1,39 @@
+"""Server-Sent Events, in the two dialects of the wire contract (section 3).
+
+The format is WHATWG HTML, section 9.2.6. Both dialects: LF only, one `data:` line a frame, no `event:` line.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from app.runs.event import Event
+
+Dialect = Literal["plain", "eventsource"]
+
+MEDIA_TYPE: Final = "text/event-stream"
+RETRY_MILLISECONDS: Final = 1000
+
+# `: ping` without a blank line: with one, some clients see a message without data (fact 28)
+HEARTBEATS: Final[dict[Dialect, bytes]] = {"plain": b": ping\n\n", "eventsource": b": ping\n"}
+
+
+def dialect_of(accept: str) -> Dialect:
+    """The dialect for an `Accept` header: whoever names `text/event-stream` speaks SSE in full."""
+    kinds = (part.partition(";")[0].strip().lower() for part in accept.split(","))
+    return "eventsource" if MEDIA_TYPE in kinds else "plain"
+
+
+def encode(events: Sequence[Event], run_id: str, dialect: Dialect) -> bytes:
+    """The frames of some events, as one piece of bytes.
+
+    In the full dialect `data:` comes before `id:`: a client that stored an id before the data had come would, at a cut
+    between the two, never get that frame.
+    """
+    if dialect == "plain":
+        return b"".join([b"data: %b\n\n" % event.text for event in events])
+    name = run_id.encode()
+    return b"".join([b"data: %b\nid: %b.%d\n%b\n" % (e.text, name, e.seq, _retry(e)) for e in events])
+
+
+def _retry(event: Event) -> bytes:
+    return b"retry: %d\n" % RETRY_MILLISECONDS if event.kind == "start" else b""
