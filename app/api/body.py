@@ -7,10 +7,20 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import orjson
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from app.errors import Invalid, NotSupported, UnsupportedMediaType
+from app.protocols.tokens import parse_policy
 from app.runs.request import (
     Action,
     Continue,
@@ -55,7 +65,7 @@ class RunConfig(BaseModel):
 
     tags: list[str] = Field(default_factory=list)
     metadata: JsonObject = Field(default_factory=dict)
-    recursion_limit: Annotated[int, Field(ge=1)] | None = None
+    recursion_limit: Annotated[int, Field(ge=1, strict=True)] | None = None
     configurable: JsonObject = Field(default_factory=dict)
 
 
@@ -80,11 +90,11 @@ class RunBody(BaseModel):
     message: str | None = Field(None, description="Chat shorthand: input, or the answer to a pending question.")
     resume: Any = Field(None, description="The answer to an interrupt, or a map of answers by interrupt id.")
     command: CommandBody | None = Field(None, description="The long form: resume, update, goto.")
-    use_hitl: bool = Field(False, description="Pause after every node, or where the graph's registration says.")
+    use_hitl: StrictBool = Field(False, description="Pause after every node, or where the graph's registration says.")
     interrupt_before: NodeNames | None = Field(None, description='Nodes to pause before, or "*".')
     interrupt_after: NodeNames | None = Field(None, description='Nodes to pause after, or "*".')
     stream_mode: StreamMode | list[StreamMode] | None = Field(None, description="What to record and send.")
-    subgraphs: bool = Field(False, description="Also send what happens inside subgraphs.")
+    subgraphs: StrictBool = Field(False, description="Also send what happens inside subgraphs.")
     tokens: JsonObject | None = Field(None, description="How token frames are sent.")
     checkpoint_id: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
         None, description="Start from that checkpoint of the thread."
@@ -104,10 +114,10 @@ class RunBody(BaseModel):
     on_interrupted: Literal["reject", "discard"] = Field(
         "reject", description="What to do with input for a thread that waits for a human."
     )
-    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="The longest the run may take."
     )
-    include_output: bool = Field(False, description="Put the graph's output into the complete frame.")
+    include_output: StrictBool = Field(False, description="Put the graph's output into the complete frame.")
 
     @model_validator(mode="after")
     def _one_action(self) -> "RunBody":
@@ -155,8 +165,7 @@ class RunBody(BaseModel):
     ) -> RunRequest:
         """Raises Invalid and NotSupported for what the fields alone do not tell."""
         modes = self.modes(default_modes)
-        if "state" in modes or self.tokens is not None:
-            raise NotSupported("Live state and token policies are not built yet.")
+        parse_policy(self.tokens)
         if self.multitask_strategy != "reject":
             raise NotSupported(
                 f"multitask_strategy {self.multitask_strategy!r} is not built yet.", loc=("body", "multitask_strategy")
@@ -187,6 +196,14 @@ class RunBody(BaseModel):
             timeout_seconds=self.timeout_seconds,
             include_output=self.include_output,
         )
+
+
+class CancelBody(BaseModel):
+    """The body of a cancel, which may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep_partial: bool = Field(False, description="Write what was said so far into the thread, and make it idle.")
 
 
 async def read_json(request: Request) -> Any:

@@ -1,5 +1,6 @@
 """What /docs shows: bodies that run as they are on the example graphs, and answers."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -56,9 +57,9 @@ RUN_ROW: Final[dict[str, Any]] = {
 }
 
 
-def body(model: type[BaseModel]) -> dict[str, Any]:
+def body(model: type[BaseModel], examples: Mapping[str, Any] = STARTS) -> dict[str, Any]:
     """The request body of a route that reads it by itself."""
-    content = {"application/json": {"schema": inline(model), "examples": STARTS}}
+    content = {"application/json": {"schema": inline(model), "examples": examples}}
     return {"requestBody": {"required": False, "content": content}}
 
 

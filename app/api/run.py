@@ -1,24 +1,26 @@
 """/runs: start, stream, read, list, cancel (wire contract, sections 1 to 4)."""
 
+from collections.abc import Mapping
+from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
-import anyio
 import orjson
 from fastapi import APIRouter, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from app.api import example
-from app.api.body import DEFAULT_MODES, INVOKE_MODES, RunBody, read_object
+from app.api.body import DEFAULT_MODES, INVOKE_MODES, CancelBody, RunBody, parse, read_object
 from app.api.context import Context, ContextDep, OwnerDep
-from app.api.problem import problem
-from app.api.start import Opened, check_origin, reattach, start_run
-from app.api.stream import EventStream, run_headers
-from app.errors import Invalid, NotAcceptable, NotSupported
+from app.api.problem import problem, status_of
+from app.api.start import Opened, check_origin, reattach, recorded_view, start_run
+from app.api.stream import EventStream, run_headers, while_connected
+from app.errors import Invalid, NotAcceptable, NotSupported, ShuttingDown
 from app.protocols.event_id import seq_on
 from app.protocols.sse import dialect_of
+from app.protocols.tokens import parse_policy
 from app.protocols.view import View, view_of
 from app.runs.model import Run, RunStatus
-from app.runs.store import RunQuery
+from app.runs.store import Page, RunQuery
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
@@ -33,15 +35,16 @@ QUERY_FIELDS: Final = (
     "tokens",
     "on_disconnect",
 )
+BOOLEANS: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
 
 
 def stream_response(context: Context, request: Request, opened: Opened, view: View | None = None) -> Response:
+    run = opened.run
     return EventStream(
-        context.runs,
+        lambda patience: context.runs.follow(run, after=opened.after, patience=patience),
         context.streams,
-        opened.run,
-        after=opened.after,
-        view=view or View(),
+        headers=run_headers(run),
+        view_of=lambda run: view or recorded_view(run),
         dialect=dialect_of(request.headers.get("accept", "")),
         heartbeat_seconds=context.heartbeat_seconds,
     )
@@ -85,6 +88,8 @@ def query_body(request: Request) -> dict[str, Any]:
                 body[name] = [mode for value in values for mode in value.split(",") if mode]
             case "tokens":
                 body[name] = json_parameter(name, values[-1])
+            case "use_hitl" | "subgraphs":
+                body[name] = BOOLEANS.get(values[-1].lower(), values[-1])
             case _:
                 body[name] = values[-1]
     return body
@@ -113,25 +118,19 @@ class InvokeResponse(Response):
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: Response | None = None
-        with self._context.runs.attach(self._run):
-            async with anyio.create_task_group() as group:
-                self._context.streams.add(group.cancel_scope)
-                try:
-                    group.start_soon(self._until_gone, receive, group.cancel_scope)
-                    async for _ in self._context.runs.tail(self._run, after=self._run.last_seq):
-                        pass
-                    response = await self._answer()
-                    group.cancel_scope.cancel()
-                finally:
-                    self._context.streams.remove(group.cancel_scope)
-        if response is not None:
-            await response(scope, receive, send)
+        response = self._broken_off()
+        slices = self._context.runs.follow(self._run, after=self._run.last_seq)
+        async with while_connected(self._context.streams, receive), aclosing(slices):
+            async for _ in slices:
+                pass
+            response = await self._answer()
+        await response(scope, receive, send)
 
-    async def _until_gone(self, receive: Receive, scope: anyio.CancelScope) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        scope.cancel()
+    def _broken_off(self) -> Response:
+        """For a client that waits while the process stops; nobody hears it when the client has left."""
+        error = ShuttingDown("The server is about to stop: ask for the run again in a moment.")
+        ids = {"run_id": self._run.run_id, "thread_id": self._run.thread_id}
+        return problem(status_of(error), error.code, error.detail, ids, run_headers(self._run))
 
     async def _answer(self) -> Response:
         run = await self._context.runs.get(self._run.owner, self._run.run_id)
@@ -189,15 +188,15 @@ async def stream_run(
 ) -> Response:
     """A run's frames from its log, then live to the end. 204 when the run is over and the client has it all."""
     run = await context.runs.get(owner, run_id)
-    if tokens is not None:
-        raise NotSupported("Token policies are not built yet.", loc=("query", "tokens"))
     position = request.headers.get("last-event-id") or after
     seq = 0 if position is None else seq_on(run.run_id, position)
     await context.runs.check_cursor(run, seq)
     modes = None if stream_mode is None else [m for value in stream_mode for m in value.split(",") if m]
     if subgraphs and not run.request.get("subgraphs"):
         raise NotSupported("The run was started without subgraphs.", loc=("query", "subgraphs"))
-    view = view_of(run.stream_modes, modes=modes, subgraphs=subgraphs)
+    asked = run.request.get("tokens") if tokens is None else json_parameter("tokens", tokens)
+    policy = parse_policy(asked, loc=("query", "tokens"))
+    view = view_of(run.stream_modes, modes=modes, subgraphs=subgraphs, tokens=policy)
     if await context.runs.has_ended_at(run, seq):
         return Response(status_code=204, headers=run_headers(run))
     return stream_response(context, request, Opened(run=run, after=seq), view)
@@ -206,6 +205,7 @@ async def stream_run(
 @router.get("/{run_id}/events", responses=example.EVENTS)
 async def list_events(
     run_id: str,
+    request: Request,
     context: ContextDep,
     owner: OwnerDep,
     after: Annotated[int, Query(ge=0)] = 0,
@@ -215,8 +215,10 @@ async def list_events(
     """A page of a run's log, for a client that can't stream; waits for the first new event if asked to."""
     run = await context.runs.get(owner, run_id)
     await context.runs.check_cursor(run, after)
-    with context.runs.attach(run):
-        page = await context.runs.page(run, after=after, limit=limit, wait_seconds=wait_seconds)
+    page = Page(events=(), closed=False)
+    async with while_connected(context.streams, request.receive):
+        with context.runs.attach(run):
+            page = await context.runs.page(run, after=after, limit=limit, wait_seconds=wait_seconds)
     next_after = page.events[-1].seq if page.events else after
     closed = b"true" if page.closed else b"false"
     events = b",".join(event.text for event in page.events)
@@ -224,7 +226,7 @@ async def list_events(
     return Response(body, media_type="application/json")
 
 
-@router.post("/{run_id}/cancel", responses=example.RUN)
+@router.post("/{run_id}/cancel", openapi_extra=example.body(CancelBody, {}), responses=example.RUN)
 async def cancel_run(
     run_id: str,
     request: Request,
@@ -233,11 +235,9 @@ async def cancel_run(
     wait: Annotated[bool, Query(description="Answer when the work has really stopped.")] = False,
 ) -> Response:
     """Stop a run. Doing so again, or after its end, changes nothing."""
-    if await request.body():
-        body = await read_object(request)
-        if body.get("keep_partial"):
-            raise NotSupported("keep_partial is not built yet.", loc=("body", "keep_partial"))
-    return json_response(row(await context.runs.cancel(owner, run_id, wait=wait)))
+    body = parse(CancelBody, await read_object(request) if await request.body() else {})
+    run = await context.runs.cancel(owner, run_id, wait=wait, keep_partial=body.keep_partial)
+    return json_response(row(run))
 
 
 def json_response(body: Any, status: Literal[200, 201] = 200) -> Response:

@@ -11,6 +11,8 @@ from app.api.body import fingerprint_of, is_run_id, parse_body
 from app.api.context import Context
 from app.errors import BadEventId, Invalid, OriginNotAllowed
 from app.protocols.event_id import parse_event_id
+from app.protocols.tokens import parse_policy
+from app.protocols.view import View
 from app.runs.model import Run
 from app.runs.request import StreamMode
 
@@ -34,7 +36,7 @@ async def reattach(context: Context, owner: str, request: Request, body: Mapping
     if found.run_id is None:
         raise BadEventId("Here an event id is <run_id>.<seq>.")
     named = body.get("run_id")
-    if named is not None and named != found.run_id:
+    if isinstance(named, str) and named.lower() != found.run_id:
         raise BadEventId("The event id is of another run than run_id.")
     run = await context.runs.get(owner, found.run_id)
     await context.runs.check_cursor(run, found.seq)
@@ -57,6 +59,11 @@ async def start_run(
     return (await context.runs.start(asked)).run
 
 
+def recorded_view(run: Run) -> View:
+    """What a reader sees that asks for nothing: everything recorded, with the token policy the run was started with."""
+    return View(tokens=parse_policy(run.request.get("tokens")))
+
+
 def idempotency_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
@@ -65,9 +72,16 @@ def idempotency_key(request: Request) -> str | None:
 
 
 def check_origin(context: Context, request: Request) -> None:
-    """Raise OriginNotAllowed for a page of another site: a GET that starts work needs no preflight."""
+    """Raise OriginNotAllowed for a page of another site: a GET that starts work needs no preflight.
+
+    A page's `fetch(..., {mode: "no-cors"})` names no origin, whosever page it is; there Sec-Fetch-Site tells.
+    """
     origin = request.headers.get("origin")
-    if origin is None or origin in context.allowed_origins or "*" in context.allowed_origins:
+    if "*" in context.allowed_origins or origin in context.allowed_origins:
         return
-    if urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is None:
+        is_own = request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    else:
+        is_own = urlsplit(origin).netloc == request.headers.get("host")
+    if not is_own:
         raise OriginNotAllowed("Pages of this origin may not start runs here.")

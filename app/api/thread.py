@@ -2,15 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 
 from app.api.body import JsonObject, ThreadId, parse, read_object
 from app.api.context import Context, ContextDep, OwnerDep
-from app.api.example import PROBLEMS, inline, json_answer
+from app.api.example import PROBLEMS, inline
 from app.errors import NotSupported
 from app.runs.model import Thread, ThreadStatus
 from app.runs.store import ThreadQuery
@@ -25,12 +26,11 @@ CheckpointId: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_len
 ThreadField: TypeAlias = Literal[
     "thread_id", "created_at", "updated_at", "metadata", "config", "context", "status", "values", "interrupts", "error"
 ]
-STATE_FIELDS: Final = "values|next|tasks|checkpoint|metadata|created_at|parent_checkpoint|interrupts"
-StateField: TypeAlias = Annotated[str, StringConstraints(pattern=rf"^({STATE_FIELDS}|values\..+)$")]
-ExtractPath: TypeAlias = Annotated[
-    str, StringConstraints(pattern=r"^(values|metadata|interrupts)(\.[^.\[\]]+|\[-?\d{1,9}\])*$")
-]
-Limit: TypeAlias = Annotated[int, Field(ge=1, le=1000)]
+STATE_FIELD: Final = r"^(values|next|tasks|checkpoint|metadata|created_at|parent_checkpoint|interrupts|values\..+)$"
+StateField: TypeAlias = Annotated[str, StringConstraints(pattern=STATE_FIELD)]
+EXTRACT_PATH: Final = r"^(values|metadata|interrupts)(\.[^.\[\]]+|\[-?\d{1,9}\])*$"
+ExtractPath: TypeAlias = Annotated[str, StringConstraints(pattern=EXTRACT_PATH)]
+Limit: TypeAlias = Annotated[int, Field(ge=1, le=1000, strict=True)]
 
 
 class UpdateBody(BaseModel):
@@ -72,7 +72,7 @@ class CountBody(BaseModel):
 
 class SearchBody(CountBody):
     limit: Limit = 10
-    offset: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    offset: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] | None = None
     sort_order: Literal["asc", "desc"] | None = None
     select: list[ThreadField] | None = Field(None, description="Only these fields.")
@@ -88,7 +88,7 @@ class SearchBody(CountBody):
     @property
     def needs_state(self) -> bool:
         roots = {PATH_PART.split(path)[1] for path in (self.extract or {}).values()}
-        return self.select is None or not {"values", "interrupts"}.isdisjoint(roots.union(self.select))
+        return not self.select or not {"values", "interrupts"}.isdisjoint(roots.union(self.select))
 
 
 class CheckpointBody(BaseModel):
@@ -112,37 +112,208 @@ class EditBody(UpdateBody):
     graph: str | None = Field(None, description="For a thread that has no graph yet.")
 
     def to_edit(self) -> Edit:
-        at = self.checkpoint.to_place() if self.checkpoint else Place(id=self.checkpoint_id)
+        at = self.checkpoint.to_place() if self.checkpoint else NEWEST
+        at = replace(at, id=at.id or self.checkpoint_id)
         return Edit(supersteps=[[self.to_update()]], at=at, graph=self.graph)
 
 
-class Configured(BaseModel):
-    configurable: "Before"
-
-
-class Before(BaseModel):
-    checkpoint_id: CheckpointId
+def checkpoint_id_of(value: Any) -> Any:
+    """The id in a checkpoint, or in a config that names one."""
+    if isinstance(value, dict):
+        value = value.get("configurable", value)
+    return value.get("checkpoint_id", "") if isinstance(value, dict) else value
 
 
 class HistoryBody(BaseModel):
     limit: Limit = 10
-    before: CheckpointId | Before | Configured | None = Field(None, description="A checkpoint, or its id.")
+    before: Annotated[CheckpointId | None, BeforeValidator(checkpoint_id_of)] = Field(
+        None, description="Only those older than this checkpoint: its id, or {checkpoint_id}."
+    )
     metadata: JsonObject | None = Field(None, description="Contained in the checkpoint's own.")
     checkpoint: CheckpointBody | None = Field(None, description="The history of a subgraph, by its checkpoint_ns.")
     select: list[StateField] | None = None
 
     def to_query(self) -> HistoryQuery:
         ns = (self.checkpoint.checkpoint_ns if self.checkpoint else None) or ""
-        return HistoryQuery(limit=self.limit, before=self._before(), metadata=self.metadata or {}, ns=ns)
-
-    def _before(self) -> str | None:
-        match self.before:
-            case Configured(configurable=Before(checkpoint_id=found)) | Before(checkpoint_id=found):
-                return found
-            case found:
-                return found
+        return HistoryQuery(limit=self.limit, before=self.before, metadata=self.metadata or {}, ns=ns)
 
 
 def takes(model: type[BaseModel], value: Any) -> dict[str, Any]:
     content = {"application/json": {"schema": inline(model), "example": value}}
     return {"requestBody": {"required": False, "content": content}}
+
+
+@router.post("", openapi_extra=takes(CreateBody, {"thread_id": "trip", "metadata": {"title": "A walk"}}))
+async def create_thread(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+    """Make a thread. One is also made by the first run that names it."""
+    body = parse(CreateBody, await read_object(request))
+    new = NewThread(
+        owner=owner,
+        thread_id=body.thread_id,
+        metadata=body.metadata or {},
+        graph=body.graph,
+        if_exists=body.if_exists or "raise",
+        supersteps=[[update.to_update() for update in step.updates] for step in body.supersteps or ()],
+    )
+    return await thread_response(context, await context.threads.create(new))
+
+
+@router.post("/search", openapi_extra=takes(SearchBody, {"status": "interrupted", "limit": 10}))
+async def search_threads(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+    """Threads, the newest first unless `sort_by` and `sort_order` say otherwise."""
+    body = parse(SearchBody, await read_object(request))
+    threads = await context.threads.search(body.page(owner))
+    heads = await context.threads.heads(threads) if body.needs_state else {}
+    rows = [thread_json(thread, heads.get(thread.thread_id)) for thread in threads]
+    return respond([chosen_row(row, body) for row in rows])
+
+
+@router.post("/count", openapi_extra=takes(CountBody, {"status": "interrupted"}))
+async def count_threads(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+    """How many threads there are, as a bare number."""
+    body = parse(CountBody, await read_object(request))
+    return respond(await context.threads.count(body.to_query(owner)))
+
+
+@router.get("/{thread_id}")
+async def get_thread(thread_id: ThreadId, context: ContextDep, owner: OwnerDep) -> Response:
+    """A thread, with the values and the pending interrupts of its newest state."""
+    return await thread_response(context, await context.threads.get(owner, thread_id))
+
+
+@router.patch("/{thread_id}", openapi_extra=takes(PatchBody, {"metadata": {"title": "A longer walk"}}))
+async def update_thread(thread_id: ThreadId, request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+    """Merge into a thread's metadata. With `Prefer: return=minimal` the answer is empty."""
+    body = parse(PatchBody, await read_object(request))
+    thread = await context.threads.update(owner, thread_id, body.metadata or {})
+    if "return=minimal" in request.headers.get("prefer", ""):
+        return Response(status_code=204)
+    return await thread_response(context, thread)
+
+
+@router.delete("/{thread_id}", status_code=204)
+async def delete_thread(thread_id: ThreadId, context: ContextDep, owner: OwnerDep) -> Response:
+    """Delete a thread, its state and its runs. 409 `thread_busy` while one of them works."""
+    await context.threads.delete(owner, thread_id)
+    return Response(status_code=204)
+
+
+@router.post("/{thread_id}/copy")
+async def copy_thread(thread_id: ThreadId, context: ContextDep, owner: OwnerDep) -> Response:
+    """Another thread with the same metadata and all checkpoints."""
+    return await thread_response(context, await context.threads.copy(owner, thread_id))
+
+
+Subgraphs: TypeAlias = Annotated[bool, Query(description="Give the states of subgraphs with their tasks.")]
+Select: TypeAlias = Annotated[list[StateField] | None, Query(description="Only these; `values.<key>` for one key.")]
+
+
+@router.get("/{thread_id}/state")
+async def get_state(
+    thread_id: ThreadId, context: ContextDep, owner: OwnerDep, subgraphs: Subgraphs = False, select: Select = None
+) -> Response:
+    """The newest state. The text of an exception is never in it."""
+    return respond(chosen(await context.threads.state(owner, thread_id, NEWEST, subgraphs=subgraphs), select))
+
+
+@router.get("/{thread_id}/state/{checkpoint_id}")
+async def get_state_at(
+    thread_id: ThreadId,
+    checkpoint_id: CheckpointId,
+    context: ContextDep,
+    owner: OwnerDep,
+    subgraphs: Subgraphs = False,
+    select: Select = None,
+) -> Response:
+    """The state at a checkpoint."""
+    at = Place(id=checkpoint_id)
+    return respond(chosen(await context.threads.state(owner, thread_id, at, subgraphs=subgraphs), select))
+
+
+@router.post("/{thread_id}/state/checkpoint", openapi_extra=takes(StateBody, {"checkpoint": {"checkpoint_ns": ""}}))
+async def post_state_at(thread_id: ThreadId, request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+    """The state at a checkpoint, of a subgraph too."""
+    body = parse(StateBody, await read_object(request))
+    at = body.checkpoint.to_place()
+    return respond(chosen(await context.threads.state(owner, thread_id, at, subgraphs=body.subgraphs), body.select))
+
+
+@router.post("/{thread_id}/state", openapi_extra=takes(EditBody, {"values": {"plan": "Take the ferry."}}))
+async def update_state(thread_id: ThreadId, request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+    """Edit the state; with a checkpoint, branch off there. A paused thread stays paused."""
+    body = parse(EditBody, await read_object(request))
+    made = await context.threads.update_state(owner, thread_id, body.to_edit())
+    return respond({"checkpoint": made, "configurable": made, "checkpoint_id": made["checkpoint_id"]})
+
+
+@router.get("/{thread_id}/history")
+async def get_history(
+    thread_id: ThreadId,
+    context: ContextDep,
+    owner: OwnerDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 10,
+    before: Annotated[CheckpointId | None, Query(description="Only those older than this checkpoint.")] = None,
+) -> Response:
+    """The thread's checkpoints, newest first."""
+    return respond(await context.threads.history(owner, thread_id, HistoryQuery(limit=limit, before=before)))
+
+
+@router.post("/{thread_id}/history", openapi_extra=takes(HistoryBody, {"limit": 10}))
+async def post_history(thread_id: ThreadId, request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+    """The thread's checkpoints, newest first; of a subgraph too, and by their metadata."""
+    body = parse(HistoryBody, await read_object(request))
+    states = await context.threads.history(owner, thread_id, body.to_query())
+    return respond([chosen(state, body.select) for state in states])
+
+
+def respond(body: Any) -> Response:
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+async def thread_response(context: Context, thread: Thread) -> Response:
+    heads = await context.threads.heads([thread])
+    return respond(thread_json(thread, heads.get(thread.thread_id)))
+
+
+def thread_json(thread: Thread, head: Head | None) -> dict[str, Any]:
+    """A thread as LangGraph's API gives it; without a state its values are null."""
+    return {
+        "thread_id": thread.thread_id,
+        "created_at": thread.created_at,
+        "updated_at": thread.updated_at,
+        "metadata": {key: value for key, value in thread.metadata.items() if not key.startswith(HIDDEN)},
+        "status": thread.status,
+        "config": {},
+        "values": head.values if head else None,
+        "interrupts": head.interrupts if head else {},
+        "error": None,
+    }
+
+
+def chosen_row(row: Mapping[str, Any], body: SearchBody) -> dict[str, Any]:
+    """A thread with the fields that a search asks for."""
+    kept = {name: value for name, value in row.items() if not body.select or name in body.select}
+    if body.extract:
+        kept["extracted"] = {alias: extracted(row, path) for alias, path in body.extract.items()}
+    return kept
+
+
+def extracted(value: Any, path: str) -> Any:
+    """What is at a path such as `values.messages[-1].content`; None where there is nothing."""
+    for key, index in PATH_PART.findall(path):
+        try:
+            value = value[int(index)] if index else value[key]
+        except (LookupError, TypeError):
+            return None
+    return value
+
+
+def chosen(state: Mapping[str, Any], select: Sequence[str] | None) -> Mapping[str, Any]:
+    """A state with the fields asked for, `values.<key>` among them."""
+    if not select:
+        return state
+    kept = {name: value for name, value in state.items() if name in select}
+    keys = {name.removeprefix("values.") for name in select if name.startswith("values.")}
+    if keys and "values" not in kept and isinstance(state["values"], dict):
+        kept["values"] = {key: value for key, value in state["values"].items() if key in keys}
+    return kept

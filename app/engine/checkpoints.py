@@ -32,8 +32,9 @@ from app.runs.model import Lease, scoped
 T = TypeVar("T")
 Operation = Callable[[SqliteSaver], T]
 
-# channels whose writes do not mean that a task has ended
-UNFINISHED = frozenset({"__error__", "__error_source_node__", "__interrupt__", "__resume__", "__scheduled__"})
+# writes of a task that failed or asks; its answers (`__resume__`) are among the writes of one that asked and then ended
+UNFINISHED = frozenset({"__error__", "__error_source_node__", "__interrupt__", "__scheduled__"})
+CONTROL = UNFINISHED | {"__resume__"}
 
 
 class PlainSaver(SqliteSaver):
@@ -62,6 +63,12 @@ def set_up(connection: sqlite3.Connection) -> None:
     """
     SqliteSaver(connection).setup()
     connection.executescript(SCHEMA)
+
+
+def has_ended(writes: Sequence[tuple[str, Any]]) -> bool:
+    """Whether these are the writes of a task that came to its end: with an output, and no failure or question."""
+    channels = {channel for channel, _ in writes}
+    return bool(channels - CONTROL) and not channels & UNFINISHED
 
 
 def pass_fence(connection: sqlite3.Connection, lease: Lease) -> None:
@@ -250,7 +257,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         inner, lease, journal = self._inner(config), self._lease, self._journal
-        if lease is None or journal is None or any(channel in UNFINISHED for channel, _ in writes):
+        if lease is None or journal is None or not has_ended(writes):
             await self._write(lambda saver: saver.put_writes(inner, writes, task_id, task_path))
             return
         rows = [(lease.thread_key, lease.run_key, task_id, text) for text in journal.saving(task_id)]

@@ -61,6 +61,7 @@ class GraphEngine:
             "interrupt_before": before,
             "interrupt_after": after,
             "subgraphs": request.subgraphs,
+            "tokens": request.tokens,
             "config": request.config,
             "context": request.context,
             "durability": request.durability,

@@ -17,6 +17,7 @@ from app.engine.checkpoints import Checkpoints, with_checkpoints
 from app.engine.inputs import graph_config, graph_input
 from app.engine.jsonable import dumps
 from app.engine.node_threads import note_calls, returned
+from app.engine.partial import keep_partial
 from app.engine.recover import plan_again, read_history
 from app.engine.registry import Registry
 from app.engine.state import Graph, checkpoint_id_of, output_of, read_pending, thread_config
@@ -84,6 +85,7 @@ class GraphExecution:
                 subgraphs=subgraphs,
                 gated=plan["durability"] != "exit",
                 max_frame_bytes=limits.max_frame_bytes,
+                in_state=bool((plan.get("tokens") or {}).get("in_state")),
             ),
         )
         self._tap = Tap(self._translator, modes=modes, subgraphs=subgraphs)
@@ -145,6 +147,8 @@ class GraphExecution:
             case Failed(error=error):
                 return await self._failed(error)
             case Stopped(reason=reason):
+                if cause.keep_partial and self._graph is not None:
+                    await keep_partial(self._graph, self._run.thread_id, self._translator.partial())
                 return await self._stopped(reason)
             case Lost():
                 return await self._error("lost", "error")
@@ -208,9 +212,9 @@ class GraphExecution:
         checkpoint_id: str | None = None
         thread_status: ThreadStatus = "error" if error else "idle"
         if self._graph is not None:
-            _, snapshot = await self._state()
+            graph, snapshot = await self._state()
             checkpoint_id = checkpoint_id_of(snapshot)
-            if snapshot.interrupts:
+            if await read_pending(graph, snapshot, thread_config(self._run.thread_id)):
                 thread_status = "interrupted"
         return self._conclusion(kind, status, thread_status, fields, checkpoint_id=checkpoint_id, error=error)
 
@@ -218,7 +222,9 @@ class GraphExecution:
         if self._graph is None:
             raise asyncio.InvalidStateError("the graph was never opened")
         config: RunnableConfig = thread_config(self._run.thread_id)
-        return self._graph, await self._graph.aget_state(config)
+        snapshot = await self._graph.aget_state(config)
+        self._translator.close_mirror(snapshot.values)
+        return self._graph, snapshot
 
     def _conclusion(
         self,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import NO_WRITES
+from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send, StateSnapshot
 
 from app.engine.describe import has_messages_key, input_shape
@@ -27,6 +29,9 @@ from app.runs.model import Run, Thread
 from app.runs.request import Continue, LongForm, Message, NewInput, Resume, RunRequest
 
 INTERRUPT_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+# the key of an answer to whoever asks next
+ANYBODY: Final = ""
 
 # the run's id in the metadata of each of its checkpoints, by which a later attempt knows its own (fact 17)
 RUN_ID_KEY: Final = "runstream_run_id"
@@ -85,18 +90,26 @@ async def plan_action(request: RunRequest, now: Situation) -> dict[str, Any]:
     """The plan's `input` and `command`; both None: go on from the checkpoint."""
     match request.action:
         case NewInput(value=value):
+            check_input(value, now.graph)
             refuse_paused(request, now)
             return {"input": value}
         case Continue():
             return plan_continue(now)
         case Message(text=text):
-            return plan_message(text, now)
+            return await plan_message(text, now)
         case Resume(value=value):
             return {"command": await plan_resume(value, now)}
         case LongForm() as command:
             return {"command": await plan_command(command, now)}
         case never:
             assert_never(never)
+
+
+def check_input(value: Any, graph: Graph) -> None:
+    """Raise Invalid unless the input is an object, where the graph takes nothing else: it would fail as a run."""
+    has_keys = isinstance(graph, CompiledStateGraph) and "__root__" not in graph.channels
+    if has_keys and not isinstance(value, Mapping):
+        raise Invalid("This graph's input is an object.", loc=("body", "input"))
 
 
 def refuse_paused(request: RunRequest, now: Situation) -> None:
@@ -112,13 +125,12 @@ def plan_continue(now: Situation) -> dict[str, Any]:
     return {}
 
 
-def plan_message(text: str, now: Situation) -> dict[str, Any]:
+async def plan_message(text: str, now: Situation) -> dict[str, Any]:
     if not now.is_paused:
         return {"input": chat_input(text, now)}
-    if len(now.pending) > 1:
-        raise AmbiguousResume(now.questions)
-    if now.pending:
-        return {"command": {"resume": {now.pending[0].id: text}}}
+    answer = await plan_resume(text, now)
+    if answer is not None:
+        return {"command": answer}
     if text and has_messages_key(now.graph):
         return {"command": {"update": {"messages": [{"role": "user", "content": text}]}}}
     return {}
@@ -143,13 +155,29 @@ async def plan_resume(value: Any, now: Situation) -> dict[str, Any] | None:
     if now.pending:
         return {"resume": answers(value, now)}
     asked = await edited_questions(now.graph, now.snapshot)
-    if not asked:
-        return None
+    if asked:
+        return {"resume": answers_after_edit(value, asked)}
     if is_map(value):
-        return {"resume": value}
-    if len(asked) > 1:
-        raise AmbiguousResume([{"id": id} for id in asked])
-    return {"resume": {asked[0]: value}}
+        raise UnknownInterrupt(sorted(value), [])
+    return None
+
+
+def answers_after_edit(value: Any, asked: Sequence[tuple[Pending, str]]) -> dict[str, Any]:
+    """Answers to questions that will be asked again, given by the ids they had: clients know no others."""
+    questions = [pending.as_json() for pending, _ in asked]
+    new_ids = {pending.id: new_id for pending, new_id in asked}
+    if not is_map(value):
+        if len(asked) > 1:
+            raise AmbiguousResume(questions)
+        value = {asked[0][0].id: value}
+    unknown = sorted(value.keys() - new_ids)
+    if unknown:
+        raise UnknownInterrupt(unknown, questions)
+    answered = {new_ids[old_id]: answer for old_id, answer in value.items()}
+    if len(asked) == 1 and (answer := next(iter(answered.values()))) not in (None, {}):
+        # a subgraph's question has another id than its node; LangGraph's own bare form finds it, with these exceptions
+        return {ANYBODY: answer}
+    return answered
 
 
 def answers(value: Any, now: Situation) -> dict[str, Any]:
@@ -209,7 +237,12 @@ def graph_input(plan: Mapping[str, Any]) -> Any:
     if command is None:
         return plan.get("input")
     goto = [node if arg is None else Send(node, arg) for node, arg in jumps(command.get("goto", []))]
-    return Command(resume=command.get("resume"), update=command.get("update"), goto=goto)
+    resume = command.get("resume")
+    if resume and ANYBODY in resume:
+        return Command(resume=resume[ANYBODY], update=command.get("update"), goto=goto)
+    # LangGraph looks at answers by id only where something is pending; after an edit of the state that is this write
+    update = command.get("update") or ([(NO_WRITES, None)] if resume else None)
+    return Command(resume=resume, update=update, goto=goto)
 
 
 def graph_config(run: Run, *, recursion_limit: int) -> RunnableConfig:

@@ -13,9 +13,9 @@ from app.runs.event import EventKind, NewEvent
 class OpenMessage:
     """A message that a model has begun to speak; it makes the events of its pieces and knows when it is over."""
 
-    def __init__(self, *, id: str, node: str, ns: tuple[str, ...]) -> None:
+    def __init__(self, *, id: str, node: str, ns: tuple[str, ...], tags: Sequence[str] = ()) -> None:
         self.id = id
-        self._place: dict[str, Any] = {**({"ns": ns} if ns else {}), "node": node}
+        self._place: dict[str, Any] = {**({"ns": ns} if ns else {}), "node": node, **({"tags": tags} if tags else {})}
         # what stands before the text is the same for every token of the message
         self._before = dumps({"event": "token", **self._place})[:-1] + b',"data":' + dumps({"id": id})[:-1]
         self._texts: list[str] = []

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import RESUME
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
-from langgraph.types import Interrupt, PregelTask, StateSnapshot
+from langgraph.types import Interrupt, PregelTask, StateSnapshot, _interrupt_id
 
 from app.engine.jsonable import jsonable
 from app.engine.translate import FAILED_TASK
@@ -47,7 +49,11 @@ def checkpoint_id_of(snapshot: StateSnapshot) -> str | None:
 
 
 async def read_pending(graph: Graph, snapshot: StateSnapshot, config: RunnableConfig) -> list[Pending]:
-    """All pending interrupts of a thread, in subgraphs too, each once, innermost node first."""
+    """All interrupts of a thread that wait for an answer, in subgraphs too, each once, innermost node first.
+
+    LangGraph goes on listing the one of a node that failed or was stopped after its answer, and runs the node with that
+    answer again; it is no question any more.
+    """
     if not snapshot.interrupts:
         return []
     if any(task.interrupts and task.state for task in snapshot.tasks):
@@ -55,7 +61,23 @@ async def read_pending(graph: Graph, snapshot: StateSnapshot, config: RunnableCo
     found: dict[str, Pending] = {}
     for pending in walk(snapshot.tasks, ()):
         found.setdefault(pending.id, pending)
-    return list(found.values())
+    answered = await read_answered(graph, snapshot, ())
+    return [pending for pending in found.values() if pending.id not in answered]
+
+
+async def read_answered(graph: Graph, snapshot: StateSnapshot, ns: tuple[str, ...]) -> set[str]:
+    """The ids of interrupts that have their answer, stored with the task that is to run again."""
+    assert isinstance(graph.checkpointer, BaseCheckpointSaver)
+    saved = await graph.checkpointer.aget_tuple(snapshot.config)
+    writes = (saved.pending_writes or ()) if saved else ()
+    answers = {task_id: value for task_id, channel, value in writes if channel == RESUME and isinstance(value, list)}
+    ids: set[str] = set()
+    for task in snapshot.tasks:
+        place = (*ns, f"{task.name}:{task.id}")
+        ids.update(_interrupt_id("|".join(place), number) for number in range(len(answers.get(task.id, ()))))
+        if isinstance(task.state, StateSnapshot):
+            ids |= await read_answered(graph, task.state, place)
+    return ids
 
 
 def walk(tasks: Sequence[PregelTask], ns: tuple[str, ...]) -> Iterator[Pending]:
@@ -72,18 +94,24 @@ def walk(tasks: Sequence[PregelTask], ns: tuple[str, ...]) -> Iterator[Pending]:
             )
 
 
-async def edited_questions(graph: Graph, snapshot: StateSnapshot) -> list[str]:
-    """The interrupt ids that a paused thread's tasks will ask under, after an edit of its state.
+async def edited_questions(graph: Graph, snapshot: StateSnapshot) -> list[tuple[Pending, str]]:
+    """What a paused thread's tasks asked before an edit of its state, each with the id it will have asked again.
 
-    An edit makes a new checkpoint, in which nothing is pending yet: the nodes ask again when they run (fact 3). Their
-    ids are known beforehand, since LangGraph derives them from the task. Empty when the thread was not at an interrupt.
+    An edit makes a new checkpoint, in which nothing is pending yet: the nodes ask again when they run (fact 3). The ids
+    of the graph's own nodes are known beforehand, since LangGraph derives them from the task; a subgraph's are not.
+    Empty when the thread was not at an interrupt.
     """
     before = snapshot
     while (before.metadata or {}).get("source") == "update" and before.parent_config:
         before = await graph.aget_state(before.parent_config)
         if before.interrupts:
-            asked = {task.name for task in before.tasks if task.interrupts}
-            return [Interrupt.from_ns(None, f"{t.name}:{t.id}").id for t in snapshot.tasks if t.name in asked]
+            tasks = {task.path: task for task in snapshot.tasks}
+            again = [(task, tasks[task.path]) for task in before.tasks if task.path in tasks]
+            return [
+                (pending, Interrupt.from_ns(None, f"{new.name}:{new.id}").id)
+                for old, new in again
+                for pending in walk([old], ())
+            ]
     return []
 
 

@@ -43,6 +43,8 @@ class Tap:
     def config(self) -> RunnableConfig:
         """What to merge into the config of `astream`."""
         modes: set[StreamMode] = {*ALWAYS, *(m for m in ON_REQUEST if m in self._modes)}
+        if "state" in self._modes:
+            modes.add("values")
         return {
             "configurable": {
                 CONFIG_KEY_STREAM: StreamProtocol(self._part, modes),
@@ -60,7 +62,7 @@ class Tap:
 
     def message(self, ns: Namespace, metadata: dict[str, Any], message: BaseMessage) -> None:
         node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
-        self.call(self._translator.message, ns, node, task_id, message)
+        self.call(self._translator.message, ns, node, task_id, message, metadata.get("tags") or ())
 
     def node_started(self, metadata: dict[str, Any]) -> None:
         node, task_id = split_task(metadata["langgraph_checkpoint_ns"])

@@ -227,9 +227,7 @@ def check_filter(metadata: Mapping[str, Any]) -> None:
             raise Invalid("The number is too large.", loc=("body", "metadata", key))
 
 
-async def apply_updates(
-    graph: Graph, config: RunnableConfig, supersteps: Sequence[Sequence[Update]]
-) -> RunnableConfig:
+async def apply_updates(graph: Graph, config: RunnableConfig, supersteps: Sequence[Sequence[Update]]) -> RunnableConfig:
     """The config of the checkpoint that was made. Raises Invalid for what the graph does not take."""
     try:
         return await graph.abulk_update_state(config, [[state_update(u) for u in step] for step in supersteps])

@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 
 from app.engine.jsonable import dumps
 from app.engine.message import OpenMessage, newest_message
+from app.engine.mirror import StateMirror
 from app.runs.event import EventKind, NewEvent
 
 Namespace = tuple[str, ...]
@@ -29,6 +30,7 @@ class TranslatorOptions:
     subgraphs: bool
     gated: bool  # hold a node's event until its writes are durable; durability `exit` has nothing to wait for
     max_frame_bytes: int
+    in_state: bool = False  # the mirror of the state also shows what is being said
 
 
 @dataclass(slots=True)
@@ -54,6 +56,9 @@ class Translator:
         self._held: dict[str, list[NewEvent]] = {}
         self._durable: set[str] = set()
         self.failed_node: str | None = None
+        self._mirror: StateMirror | None = None
+        if "state" in self._modes:
+            self._mirror = StateMirror(lambda data: self._emit("state", (), {"data": data}), in_state=options.in_state)
 
     # -- what nodes say -----------------------------------------------------------------------------------------
 
@@ -69,16 +74,19 @@ class Translator:
         if "tasks" in self._modes and self._shows(ns):
             self._emit("node_start", ns, {"node": node, "data": {"id": task_id, "step": step}})
 
-    def message(self, ns: Namespace, node: str, task_id: str, message: BaseMessage) -> None:
+    def message(self, ns: Namespace, node: str, task_id: str, message: BaseMessage, tags: Sequence[str] = ()) -> None:
         """A piece of a message, or a whole one, as the model speaks or a node returns it."""
         if "messages" not in self._modes or not self._shows(ns):
             return
         if isinstance(message, AIMessageChunk):
-            opened = self._open(ns, node, task_id, message.id or "")
+            opened = self._open(ns, node, task_id, message.id or "", tags)
             for event in opened.add(message):
                 self._put(event)
+            if self._mirror is not None and isinstance(message.content, str) and message.content:
+                is_last = message.chunk_position == "last"
+                self._mirror.token(node, opened.id, lambda: opened.text, message.content, last=is_last)
         elif isinstance(message, AIMessage):
-            opened = self._open(ns, node, task_id, message.id or "")
+            opened = self._open(ns, node, task_id, message.id or "", tags)
             for event in opened.whole(message):
                 self._put(event)
         elif isinstance(message, ToolMessage):
@@ -106,12 +114,18 @@ class Translator:
                 self._task_ended(ns, data)
             case "tasks":
                 self._task(data["id"], ns, data["name"])
-            case "values" if self._shows(ns):
-                self._emit("values", ns, {"data": without_interrupts(data)})
+            case "values":
+                self._values(ns, without_interrupts(data))
             case "checkpoints" if self._shows(ns):
                 self._emit("checkpoint", ns, {"data": safe_checkpoint(data)})
             case "debug" if self._shows(ns):
                 self._emit("debug", ns, {"data": safe_debug(data)})
+
+    def _values(self, ns: Namespace, values: Any) -> None:
+        if "values" in self._modes and self._shows(ns):
+            self._emit("values", ns, {"data": values})
+        if self._mirror is not None and not ns:
+            self._mirror.values(values)
 
     def _update(self, ns: Namespace, data: Mapping[str, Any]) -> None:
         cached = bool((data.get("__metadata__") or {}).get("cached"))
@@ -188,6 +202,11 @@ class Translator:
                 self._put(event)
         self._held.clear()
 
+    def close_mirror(self, values: Any) -> None:
+        """The run ends, in whatever way, with these values of the state."""
+        if self._mirror is not None:
+            self._mirror.close(values)
+
     def partial(self) -> Mapping[str, str]:
         """The text so far of each message whose node has not ended, by message id."""
         opened = [m for task in self._tasks.values() for m in task.messages.values()]
@@ -204,11 +223,11 @@ class Translator:
             task = self._tasks[task_id] = _Task(ns=ns, node=node)
         return task
 
-    def _open(self, ns: Namespace, node: str, task_id: str, message_id: str) -> OpenMessage:
+    def _open(self, ns: Namespace, node: str, task_id: str, message_id: str, tags: Sequence[str]) -> OpenMessage:
         messages = self._task(task_id, ns, node).messages
         opened = messages.get(message_id)
         if opened is None:
-            opened = messages[message_id] = OpenMessage(id=message_id, node=node, ns=ns)
+            opened = messages[message_id] = OpenMessage(id=message_id, node=node, ns=ns, tags=tags)
         return opened
 
     def _emit(self, kind: EventKind, ns: Namespace, fields: Mapping[str, Any]) -> None:

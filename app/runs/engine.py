@@ -24,9 +24,10 @@ class Failed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stopped:
-    """Somebody, or a clock, stopped it."""
+    """Somebody, or a clock, stopped it; `keep_partial`: what was said so far is to stay in the thread."""
 
     reason: CancelReason
+    keep_partial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,15 +61,17 @@ class ActiveRun:
         self.supervisor: asyncio.Task[None] | None = None
         self.execution: Execution | None = None
         self.reason: CancelReason | None = None
+        self.keep_partial = False
         self.readers = 0
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self.stopping = asyncio.get_running_loop().create_future()
         self.done = asyncio.Event()
 
-    def cancel(self, reason: CancelReason) -> None:
+    def cancel(self, reason: CancelReason, *, keep_partial: bool = False) -> None:
         """Stop the work. The first reason stays; a second cancel would cut LangGraph's own clean-up short."""
         if self.reason is None and not (self.work and self.work.done()):
             self.reason = reason
+            self.keep_partial = keep_partial
             self.stopping.set_result(None)
             if self.work is not None:
                 self.work.cancel()
@@ -116,12 +118,12 @@ class RunExecutor:
         self._watch_readers(active)
         active.supervisor = asyncio.create_task(self._supervise(active), name=f"run {run.run_id}")  # noqa: TID251
 
-    def cancel(self, run_key: str, reason: CancelReason) -> bool:
+    def cancel(self, run_key: str, reason: CancelReason, *, keep_partial: bool = False) -> bool:
         """Stop a run of this process; False when it is none."""
         active = self._active.get(run_key)
         if active is None:
             return False
-        active.cancel(reason)
+        active.cancel(reason, keep_partial=keep_partial)
         return True
 
     async def join(self, run_key: str) -> None:
@@ -232,7 +234,7 @@ class RunExecutor:
 
     def _cause(self, active: ActiveRun, work: asyncio.Task[None]) -> Cause:
         if active.reason is not None and not (work.done() and not work.cancelled() and work.exception() is None):
-            return Stopped(reason=active.reason)
+            return Stopped(reason=active.reason, keep_partial=active.keep_partial)
         if work.cancelled():
             return Failed(error=asyncio.CancelledError("the graph cancelled itself"))
         error = work.exception()

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import orjson
@@ -19,13 +20,22 @@ from app.errors import (
     ThreadNotFound,
 )
 from app.runs.engine import Engine, Outcome, RestartReason
-from app.runs.event import NewEvent
+from app.runs.event import Event, NewEvent
 from app.runs.executor import RunExecutor
 from app.runs.model import CancelReason, NewRun, Run, Thread, scoped
 from app.runs.request import RunRequest
-from app.runs.store import Page, RunQuery, Store, tail
+from app.runs.store import MAX_PAGE_EVENTS, Page, Patience, RunQuery, Store, tail
 
 MAX_CHECKS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """Some events of a run, in order; none: there was silence, and `run` is the one before it, if any."""
+
+    run: Run | None
+    events: Sequence[Event]
+    is_behind: bool = False  # the reader was at the log's end once, and is a whole page from it now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,13 +157,24 @@ class RunService:
     async def active_run(self, owner: str, thread_id: str) -> Run | None:
         return await self._store.active_run(scoped(owner, thread_id))
 
-    async def cancel(self, owner: str, run_id: str, *, reason: CancelReason = "user", wait: bool = False) -> Run:
-        """Ask a run to stop; with `wait`, return when it has. Idempotent. Raises RunNotFound."""
+    async def cancel(
+        self,
+        owner: str,
+        run_id: str,
+        *,
+        reason: CancelReason = "user",
+        wait: bool = False,
+        keep_partial: bool = False,
+    ) -> Run:
+        """Ask a run to stop; with `wait`, return when it has. Idempotent. Raises RunNotFound.
+
+        `keep_partial` writes what was said so far into the thread, which is idle then.
+        """
         key = scoped(owner, run_id)
         run = await self._store.request_cancel(key, reason)
         if run is None:
             raise RunNotFound(run_id)
-        self._executor.cancel(key, reason)
+        self._executor.cancel(key, reason, keep_partial=keep_partial)
         if wait and not run.is_ended:
             await self._executor.join(key)
             async for _ in tail(self._store, key, after=run.last_seq):
@@ -180,8 +201,47 @@ class RunService:
         with self._executor.attach(run.key):
             yield
 
-    def tail(self, run: Run, *, after: int, silence_seconds: float | None = None) -> AsyncIterator[Page]:
-        return tail(self._store, run.key, after=after, silence_seconds=silence_seconds)
+    async def follow(self, run: Run, *, after: int, patience: Patience = lambda: None) -> AsyncGenerator[Slice, None]:
+        """A run's events after a cursor, then live to the end, looked on at; a slice without events is a silence."""
+        was_at_end = False
+        pages = tail(self._store, run.key, after=after, patience=patience)
+        with self._executor.attach(run.key):
+            async with aclosing(pages):
+                async for page in pages:
+                    is_full = len(page.events) >= MAX_PAGE_EVENTS
+                    yield Slice(run=run, events=page.events, is_behind=was_at_end and is_full and page.is_live)
+                    was_at_end = was_at_end or not is_full
+
+    async def follow_thread(
+        self, owner: str, thread_id: str, *, past: Run | None, after: int, patience: Patience
+    ) -> AsyncGenerator[Slice, None]:
+        """The events of a thread's runs, one run after the other, without an end.
+
+        From `past` at its cursor on where it is given, else from the thread's active run on, or the next one.
+        """
+        thread_key, last = scoped(owner, thread_id), past
+        if past is not None:
+            async with aclosing(self.follow(past, after=after, patience=patience)) as slices:
+                async for piece in slices:
+                    yield piece
+        while True:
+            following = await self._store.next_run(thread_key, after=last.key if last else None)
+            if following is None:
+                if await self._is_silent(thread_key, last, patience()):
+                    yield Slice(run=last, events=())
+                continue
+            last = following
+            async with aclosing(self.follow(following, after=0, patience=patience)) as slices:
+                async for piece in slices:
+                    yield piece
+
+    async def _is_silent(self, thread_key: str, last: Run | None, seconds: float | None) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._store.wait_run(thread_key, after=last.key if last else None)
+        except TimeoutError:
+            return True
+        return False
 
     async def page(self, run: Run, *, after: int, limit: int, wait_seconds: float) -> Page:
         """One page of the log; when there is nothing yet, waits at most so long for the first new event."""

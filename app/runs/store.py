@@ -5,7 +5,7 @@ A notification is a hint, never data, so resuming, joining late, long-polling an
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -28,10 +28,14 @@ MAX_PAGE_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """A piece of a run's log: gapless, in order; `closed` when nothing will ever come after it."""
+    """A piece of a run's log: gapless, in order; `closed` when nothing will ever come after it.
+
+    `is_live`: the run had not ended when it was read, so a reader that gets much at once lags behind it.
+    """
 
     events: Sequence[Event]
     closed: bool
+    is_live: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,6 +162,14 @@ class Store(Protocol):
         """The oldest active run of a thread."""
         ...
 
+    async def next_run(self, thread_key: str, *, after: str | None) -> Run | None:
+        """The run that a thread accepted next after the one with the key `after`; for None its oldest active run."""
+        ...
+
+    async def wait_run(self, thread_key: str, *, after: str | None) -> None:
+        """Return when `next_run` may give a run. May return early, may never miss. Safe to cancel."""
+        ...
+
     async def create_thread(self, thread: Thread) -> Thread | None:
         """Store a thread; None, and nothing written, when its key is taken."""
         ...
@@ -199,10 +211,15 @@ class Store(Protocol):
     async def aclose(self) -> None: ...
 
 
-async def tail(store: Store, run_key: str, *, after: int, silence_seconds: float | None = None) -> AsyncIterator[Page]:
+Patience = Callable[[], float | None]
+
+
+async def tail(
+    store: Store, run_key: str, *, after: int, patience: Patience = lambda: None
+) -> AsyncGenerator[Page, None]:
     """Everything after `after`: what is there, then what comes, until the log is closed. Replay and live are one loop.
 
-    A page is without events only when nothing came for `silence_seconds`.
+    A page is without events only when nothing came for the seconds that `patience` gave when the wait began.
     """
     while True:
         page = await store.read(run_key, after=after)
@@ -214,7 +231,7 @@ async def tail(store: Store, run_key: str, *, after: int, silence_seconds: float
         if page.events:
             continue
         try:
-            async with asyncio.timeout(silence_seconds):
+            async with asyncio.timeout(patience()):
                 await store.wait(run_key, after=after)
         except TimeoutError:
             yield page

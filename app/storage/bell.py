@@ -45,3 +45,8 @@ class Bells:
     def ring_all(self) -> None:
         for run_key in tuple(self._bells):
             self.ring(run_key)
+
+
+def runs_of(thread_key: str) -> str:
+    """The bell that rings when a thread accepts a run; a run's own is named by its key, which has no space."""
+    return f"runs of {thread_key}"

@@ -197,7 +197,7 @@ def cut(events: Sequence[Event], start: int, *, max_events: int, max_bytes: int)
 def page(events: Sequence[Event], *, after: int, last_seq: int, is_ended: bool) -> Page:
     """A page of a log that ends at `last_seq`: closed when the run has ended and nothing is after the page."""
     reached = events[-1].seq if events else after
-    return Page(events=events, closed=is_ended and reached >= last_seq)
+    return Page(events=events, closed=is_ended and reached >= last_seq, is_live=not is_ended)
 
 
 def parse_cursor(cursor: str | None) -> int | None:

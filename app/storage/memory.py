@@ -20,7 +20,7 @@ from app.runs.model import (
 )
 from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page, RunQuery, ThreadQuery
 from app.storage import decide
-from app.storage.bell import Bells
+from app.storage.bell import Bells, runs_of
 from app.storage.clock import Clock, SystemClock
 from app.storage.decide import Standing, Tenure
 
@@ -77,6 +77,7 @@ class MemoryStore:
         thread = self._occupy(new, claims=run.epoch)
         lease = None if worker is None else decide.lease_of(run, worker, version=thread.version)
         self._bells.ring(run.key)
+        self._bells.ring(runs_of(new.thread_key))
         return Accepted(run=run, created=True, lease=lease, new_thread=not standing.thread_exists)
 
     async def claim(self, run_key: str, worker: str) -> Lease | None:
@@ -182,6 +183,19 @@ class MemoryStore:
 
     async def active_run(self, thread_key: str) -> Run | None:
         return next((record.run for record in self._active(thread_key)), None)
+
+    async def next_run(self, thread_key: str, *, after: str | None) -> Run | None:
+        if after is None:
+            return await self.active_run(thread_key)
+        number = self._runs[after].number if after in self._runs else self._numbers
+        later = (r.run for r in self._runs.values() if r.number > number and r.run.thread_key == thread_key)
+        return next(later, None)
+
+    async def wait_run(self, thread_key: str, *, after: str | None) -> None:
+        self._require_open()
+        with self._bells.listen(runs_of(thread_key)) as bell:
+            if await self.next_run(thread_key, after=after) is None:
+                await bell.wait()
 
     async def create_thread(self, thread: Thread) -> Thread | None:
         if thread.key in self._threads:

@@ -1,7 +1,7 @@
 """The store of the embedded default: one SQLite file in a data directory that belongs to one process."""
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
@@ -11,7 +11,7 @@ from app.runs.event import NewEvent
 from app.runs.model import Accepted, CancelReason, Ending, Lease, NewRun, Run, Thread, ThreadStatus
 from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page, RunQuery, ThreadQuery
 from app.storage import decide
-from app.storage.bell import Bells
+from app.storage.bell import Bells, runs_of
 from app.storage.clock import Clock, SystemClock
 from app.storage.lock import DirectoryLock
 from app.storage.sqlite_group import LogWriter
@@ -21,7 +21,7 @@ from app.storage.sqlite_row import SCHEMA_VERSION, Sql, load_schema, load_sql
 from app.storage.sqlite_run import RunTable
 from app.storage.sqlite_thread import ThreadTable, add_functions
 from app.storage.window import Windows
-from app.storage.writer import SqliteWriter
+from app.storage.writer import SqliteWriter, connect
 
 FILE_NAME: Final = "runstream.db"
 LEASE_SECONDS: Final = 30.0
@@ -43,15 +43,22 @@ class SqliteStore:
         self._log = LogTable(sql)
         self._runs = RunTable(sql, self._log, clock=clock, lease_seconds=lease_seconds)
         self._threads = ThreadTable(sql, clock=clock)
-        self._readers = SqliteReaders(path, setup=add_functions)
+        self._readers = SqliteReaders(path, setup=add_functions, caught_up=writer.caught_up)
         self._log_writer = LogWriter(writer, self._log, clock=clock, publish=self._publish)
         self._windows = Windows()
         self._bells = Bells()
         self._is_closed = False
 
     @classmethod
-    async def open(cls, data_dir: Path, *, lease_seconds: float = LEASE_SECONDS, clock: Clock | None = None) -> Self:
-        """Open the store in a directory, both made when missing.
+    async def open(
+        cls,
+        data_dir: Path,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        clock: Clock | None = None,
+        connection_factory: Callable[[Path], sqlite3.Connection] = connect,
+    ) -> Self:
+        """Open the store in a directory, both made when missing. `connection_factory` makes the writer's connection.
 
         Raises ConfigInvalid, with a sentence, when another process holds the directory, when a newer version wrote
         the database, or when the file can't be used.
@@ -60,7 +67,8 @@ class SqliteStore:
         try:
             path = data_dir / FILE_NAME
             sql = load_sql()
-            writer = await SqliteWriter.open(path, setup=partial(_set_up, path=path, sql=sql))
+            setup = partial(_set_up, path=path, sql=sql)
+            writer = await SqliteWriter.open(path, setup=setup, connection_factory=connection_factory)
         except BaseException:
             lock.release()
             raise
@@ -74,7 +82,9 @@ class SqliteStore:
         def operation(connection: sqlite3.Connection) -> tuple[Accepted, Written | None]:
             return self._runs.accept(connection, new, worker, start, max_active)
 
-        accepted, _ = await self._writer.run(operation, on_commit=lambda result: self._publish(result[1]))
+        accepted, _ = await self._writer.run(
+            operation, on_commit=lambda result: self._admitted(new.thread_key, result[1])
+        )
         return accepted
 
     async def claim(self, run_key: str, worker: str) -> Lease | None:
@@ -133,6 +143,15 @@ class SqliteStore:
     async def active_run(self, thread_key: str) -> Run | None:
         return await self._readers.run(lambda connection: self._runs.active(connection, thread_key))
 
+    async def next_run(self, thread_key: str, *, after: str | None) -> Run | None:
+        return await self._readers.run(lambda connection: self._runs.next(connection, thread_key, after))
+
+    async def wait_run(self, thread_key: str, *, after: str | None) -> None:
+        self._require_open()
+        with self._bells.listen(runs_of(thread_key)) as bell:
+            if await self.next_run(thread_key, after=after) is None:
+                await bell.wait()
+
     async def create_thread(self, thread: Thread) -> Thread | None:
         return await self._writer.run(lambda connection: self._threads.create(connection, thread))
 
@@ -182,6 +201,10 @@ class SqliteStore:
         if window is not None:
             return window.has_news(after=after)
         return await self._readers.run(lambda connection: self._log.has_news(connection, run_key, after=after))
+
+    def _admitted(self, thread_key: str, written: Written | None) -> None:
+        self._publish(written)
+        self._bells.ring(runs_of(thread_key))
 
     def _publish(self, written: Written | None) -> None:
         if written is not None:

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -18,14 +18,22 @@ READER_THREADS: Final = 2
 class SqliteReaders:
     """Runs queries in threads of its own, each with one connection that can't write.
 
+    A result is handed out when `caught_up` has returned: not before the writer has told of all that is in it.
+
     A query sees one moment of the database when it is a single statement.
     """
 
     def __init__(
-        self, path: Path, *, setup: Callable[[sqlite3.Connection], None], threads: int = READER_THREADS
+        self,
+        path: Path,
+        *,
+        setup: Callable[[sqlite3.Connection], None],
+        caught_up: Callable[[], Awaitable[None]],
+        threads: int = READER_THREADS,
     ) -> None:
         self._uri = f"{path.absolute().as_uri()}?mode=ro"
         self._setup = setup
+        self._caught_up = caught_up
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-reader")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
@@ -36,9 +44,11 @@ class SqliteReaders:
         if self._is_closed:
             raise StoreUnavailable("The store is closed.")
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._query, query)
+            result = await asyncio.get_running_loop().run_in_executor(self._pool, self._query, query)
         except sqlite3.OperationalError as error:
             raise StoreUnavailable("The store can't be read at the moment.") from error
+        await self._caught_up()
+        return result
 
     async def aclose(self) -> None:
         """Let running queries end, then close the connections and end the threads."""

@@ -90,6 +90,13 @@ class RunTable:
     def active(self, connection: sqlite3.Connection, thread_key: str) -> Run | None:
         return self._one(connection, self._sql["where_active"], thread_key)
 
+    def next(self, connection: sqlite3.Connection, thread_key: str, after: str | None) -> Run | None:
+        if after is None:
+            return self.active(connection, thread_key)
+        later = "runs.number > (SELECT number FROM runs WHERE key = ?)"
+        where = f"WHERE thread_key = ? AND {later} ORDER BY runs.number LIMIT 1"
+        return self._one(connection, where, thread_key, after)
+
     def list(self, connection: sqlite3.Connection, query: RunQuery) -> tuple[Sequence[Run], str | None]:
         before = decide.parse_cursor(query.cursor)
         conditions = ["owner = :owner" if query.thread_id is None else "thread_key = :thread_key"]

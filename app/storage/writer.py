@@ -5,6 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Literal, Self, TypeVar
@@ -81,6 +82,9 @@ class SqliteWriter:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._is_closed = False
+        self._committing = 0  # the number of the batch that others may see, set by the thread before each COMMIT
+        self._settled = 0  # the number of the newest batch whose callers have been told
+        self._settling: asyncio.Event | None = None  # there while somebody waits for the next one
         # a daemon, so that a writer nobody closed does not keep the process from ending
         self._thread = threading.Thread(target=self._work, name=f"sqlite-writer-{path.name}", daemon=True)
 
@@ -124,6 +128,18 @@ class SqliteWriter:
         self._queue.put(job)
         return job.future
 
+    async def caught_up(self) -> None:
+        """Return when the `on_commit` of all that another connection could have seen until now has been called.
+
+        Others see a commit a moment before this loop hears of it. Whoever reads through another connection waits for
+        this before it tells what it saw, so that nobody knows more than memory does.
+        """
+        seen = self._committing
+        while self._settled < seen:
+            if self._settling is None:
+                self._settling = asyncio.Event()
+            await self._settling.wait()
+
     async def aclose(self) -> None:
         """Carry out what was asked for before, then close the connection and end the thread."""
         if not self._is_closed:
@@ -139,9 +155,12 @@ class SqliteWriter:
             self._call(_fail, self._opened, error)
         else:
             self._call(self._opened.set_result, None)
-            while batch := self._gather():
-                self._commit(connection, batch)
-                self._call(_settle, batch)
+            for number in count(1):
+                batch = self._gather()
+                if not batch:
+                    break
+                self._commit(connection, batch, number)
+                self._call(self._settle, batch, number)
             connection.close()
         self._call(self._ended.set_result, None)
 
@@ -177,15 +196,25 @@ class SqliteWriter:
             self._queue.put(None)  # for the next time: nothing comes after it
         return batch
 
-    def _commit(self, connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
+    def _commit(self, connection: sqlite3.Connection, batch: Sequence[_Job], number: int) -> None:
         try:
-            if not _commit_together(connection, batch):
-                _commit_apart(connection, batch)
+            if not _carry_out_together(connection, batch):
+                _carry_out_apart(connection, batch)
+            self._committing = number
+            connection.execute("COMMIT")
         except BaseException as error:
             for job in batch:
                 job.error = _unavailable(error)
         finally:
             _roll_back(connection)
+
+    def _settle(self, batch: Sequence[_Job], number: int) -> None:
+        for job in batch:
+            job.settle()
+        self._settled = number
+        if self._settling is not None:
+            self._settling.set()
+            self._settling = None
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         try:
@@ -194,8 +223,8 @@ class SqliteWriter:
             pass
 
 
-def _commit_together(connection: sqlite3.Connection, batch: Sequence[_Job]) -> bool:
-    """False when an operation failed after it had changed something: then nothing is kept, nor committed."""
+def _carry_out_together(connection: sqlite3.Connection, batch: Sequence[_Job]) -> bool:
+    """False when an operation failed after it had changed something: then nothing is kept."""
     connection.execute("BEGIN IMMEDIATE")
     for job in batch:
         before = connection.total_changes
@@ -205,11 +234,10 @@ def _commit_together(connection: sqlite3.Connection, batch: Sequence[_Job]) -> b
             raise StoreUnavailable("The transaction was rolled back.") from job.error
         connection.execute("ROLLBACK")
         return False
-    connection.execute("COMMIT")
     return True
 
 
-def _commit_apart(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
+def _carry_out_apart(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None:
     """The same with a savepoint round each operation: more statements, only paid for when one has failed."""
     connection.execute("BEGIN IMMEDIATE")
     for job in batch:
@@ -217,7 +245,6 @@ def _commit_apart(connection: sqlite3.Connection, batch: Sequence[_Job]) -> None
         if not job.attempt(connection):
             connection.execute("ROLLBACK TO operation")
         connection.execute("RELEASE operation")
-    connection.execute("COMMIT")
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
@@ -226,11 +253,6 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
         except sqlite3.Error:  # the next BEGIN tells
             pass
-
-
-def _settle(batch: Sequence[_Job]) -> None:
-    for job in batch:
-        job.settle()
 
 
 def _fail(future: asyncio.Future[None], error: Exception) -> None:

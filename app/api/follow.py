@@ -1,0 +1,34 @@
+"""/threads/{thread_id}/runs/stream: whatever runs on a thread, until the client leaves (wire contract, section 4)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from app.api.context import ContextDep, OwnerDep
+from app.api.example import STREAM
+from app.api.start import reattach, recorded_view
+from app.api.stream import EventStream
+from app.errors import BadEventId
+from app.protocols.sse import dialect_of
+
+router = APIRouter(prefix="/threads", tags=["threads"])
+
+
+@router.get("/{thread_id}/runs/stream", responses=STREAM)
+async def follow_thread(
+    thread_id: Annotated[str, Path()], request: Request, context: ContextDep, owner: OwnerDep
+) -> Response:
+    """The active run's frames, then those of the next runs. With `Last-Event-ID` also what came since."""
+    await context.threads.get(owner, thread_id)
+    opened = await reattach(context, owner, request, {})
+    if opened is not None and opened.run.thread_id != thread_id:
+        raise BadEventId("The event id is of another thread's run.")
+    past, after = (opened.run, opened.after) if opened else (None, 0)
+    return EventStream(
+        lambda patience: context.runs.follow_thread(owner, thread_id, past=past, after=after, patience=patience),
+        context.streams,
+        headers={"Location": f"/threads/{thread_id}/runs/stream"},
+        view_of=recorded_view,
+        dialect=dialect_of(request.headers.get("accept", "")),
+        heartbeat_seconds=context.heartbeat_seconds,
+    )

@@ -1,0 +1,117 @@
+"""A mirror of a thread's state as JSON Patches: the `state` stream mode (wire contract, section 5).
+
+The patches come from the values after each step, never from nodes' updates: what reducers make of an update, only the
+graph knows. They are `add`, `replace` and `remove` of RFC 6902, since immer's `applyPatches` knows no others.
+"""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import jsonpatch
+from jsonpointer import JsonPointer
+
+from app.engine.jsonable import jsonable
+
+STREAMING: Final = "streaming"
+STREAMING_SECONDS: Final = 0.05  # RFC 6902 can't append to a string: each patch repeats the text so far (fact 42)
+
+Patch = list[dict[str, Any]]
+
+
+def diff(old: Any, new: Any) -> Patch:
+    """The operations that make `new` of `old`, both plain JSON; only `add`, `replace` and `remove`."""
+    operations: Patch = jsonpatch.make_patch(old, new).patch
+    if all(operation["op"] != "move" for operation in operations):
+        return operations
+    return without_moves(old, operations)
+
+
+def without_moves(document: Any, operations: Patch) -> Patch:
+    """A move is a remove and an add of what was removed (RFC 6902, section 4.4)."""
+    document, plain = copy.deepcopy(document), Patch()
+    for operation in operations:
+        steps = [operation]
+        if operation["op"] == "move":
+            value = JsonPointer(operation["from"]).resolve(document)
+            steps = [
+                {"op": "remove", "path": operation["from"]},
+                {"op": "add", "path": operation["path"], "value": copy.deepcopy(value)},
+            ]
+        for step in steps:
+            document = jsonpatch.apply_patch(document, [step])
+        plain.extend(steps)
+    return plain
+
+
+class StateMirror:
+    """The writing end of a mirror: emits a snapshot first, then patches; `data` of the `state` events."""
+
+    def __init__(
+        self,
+        emit: Callable[[Mapping[str, Any]], None],
+        *,
+        in_state: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._emit = emit
+        self._in_state = in_state
+        self._clock = clock
+        self._values: Any = None
+        self._has_snapshot = False
+        self._streaming: dict[str, Any] | None = None
+        self._shown_streaming: dict[str, Any] | None = None
+        self._shown_at = 0.0
+
+    def values(self, values: Any) -> None:
+        """The state's values after a step."""
+        new = jsonable(values)
+        if not self._has_snapshot:
+            self._has_snapshot = True
+            self._values = new
+            self._emit({"snapshot": new})
+            return
+        patch = diff(self._values, new)
+        self._values = new
+        if patch:
+            self._emit({"patch": patch})
+
+    def token(self, node: str, message_id: str, text: Callable[[], str], token: str, *, last: bool) -> None:
+        """A model spoke; `text` gives the message so far. Shown at once at its end, otherwise every now and then."""
+        if not self._in_state:
+            return
+        current = self._streaming
+        if current is None or current["message_id"] != message_id:
+            current = {"node": node, "message_id": message_id, "token_count": 0, "progress": None}
+            self._streaming = current
+        current["token_count"] += 1
+        current["last_token"] = token
+        if last or self._clock() - self._shown_at >= STREAMING_SECONDS:
+            current["partial"] = text()
+            self._show()
+
+    def progress(self, node: str, data: Mapping[str, Any]) -> None:
+        if not self._in_state:
+            return
+        blank = {"node": node, "message_id": None, "partial": "", "last_token": "", "token_count": 0}
+        self._streaming = {**(self._streaming or blank), "progress": jsonable(data)}
+        self._show()
+
+    def close(self, values: Any) -> None:
+        """The run ends with these values: the mirror is exactly them, without `streaming`."""
+        self._streaming = None
+        self._show()
+        self.values(values)
+
+    def _show(self) -> None:
+        """Bring `streaming` up to date: as one more key of the document, which the state's own patches leave alone."""
+        if not self._has_snapshot or not isinstance(self._values, dict):
+            return
+        old, new = self._shown_streaming, self._streaming
+        self._shown_streaming, self._shown_at = copy.deepcopy(new), self._clock()
+        before = {} if old is None else {STREAMING: old}
+        after = {} if new is None else {STREAMING: new}
+        patch = diff(before, after)
+        if patch:
+            self._emit({"patch": patch})
