@@ -24,6 +24,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import StreamMode
 
 from app.engine.translate import Namespace, Translator
+from app.streaming import ProgressUpdate
 
 ALWAYS: tuple[StreamMode, ...] = ("updates", "tasks")
 ON_REQUEST: tuple[StreamMode, ...] = ("values", "checkpoints", "debug")
@@ -70,8 +71,13 @@ class Tap:
         self.call(self._translator.node_started, graph_namespace(metadata), node, task_id, step)
 
     def custom(self, checkpoint_ns: str, data: Any) -> None:
-        node, _ = split_task(checkpoint_ns)
-        self.call(self._translator.custom, tuple(checkpoint_ns.split("|")[:-1]), node, data)
+        node, task_id = split_task(checkpoint_ns)
+        ns = tuple(checkpoint_ns.split("|")[:-1])
+        if not isinstance(data, ProgressUpdate):
+            self.call(self._translator.custom, ns, node, data)
+        elif (shown := self._translator.meter(task_id).update(data)) is not None:
+            # most are left out here, in the node's own thread: a tight loop must not fill the event loop
+            self.call(self._translator.progress, ns, node, shown)
 
     def _part(self, chunk: StreamChunk) -> None:
         self.call(self._translator.part, *chunk)

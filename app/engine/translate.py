@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from app.engine.jsonable import dumps
 from app.engine.message import OpenMessage, newest_message
 from app.engine.mirror import StateMirror
+from app.engine.progress import ProgressMeter
 from app.runs.event import EventKind, NewEvent
 
 Namespace = tuple[str, ...]
@@ -55,6 +56,7 @@ class Translator:
         self._cached: list[tuple[Namespace, str, Any]] = []
         self._held: dict[str, list[NewEvent]] = {}
         self._durable: set[str] = set()
+        self._meters: dict[str, ProgressMeter] = {}
         self.failed_node: str | None = None
         self._mirror: StateMirror | None = None
         if "state" in self._modes:
@@ -103,6 +105,17 @@ class Translator:
         if "custom" in self._modes and self._shows(ns):
             self._emit("custom", ns, {"node": node, "data": data})
 
+    def meter(self, task_id: str) -> ProgressMeter:
+        """The meter of a task's progress. May be asked for in any thread."""
+        return self._meters.setdefault(task_id, ProgressMeter())
+
+    def progress(self, ns: Namespace, node: str, data: Mapping[str, Any]) -> None:
+        """A progress that is worth showing."""
+        if "custom" in self._modes and self._shows(ns):
+            self._emit("progress", ns, {"node": node, "data": data})
+        if self._mirror is not None and self._shows(ns):
+            self._mirror.progress(node, data)
+
     # -- what the graph says ------------------------------------------------------------------------------------
 
     def part(self, ns: Namespace, mode: str, data: Any) -> None:
@@ -148,6 +161,9 @@ class Translator:
         for opened in task.messages.values():
             for event in opened.close():
                 self._put(event)
+        meter = self._meters.pop(task_id, None)
+        if meter is not None and (rest := meter.rest()) is not None:
+            self.progress(ns, node, rest)
         updates = self._updates.pop(ns, [])
         mine = [update for name, update in updates if name == node]
         if len(mine) < len(updates):

@@ -18,8 +18,26 @@ Outcomes = Sequence[Written | LeaseLost]
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    future: asyncio.Future[Outcomes]
+    """Writes, and beside each its caller's future."""
+
     writes: list[Write] = field(default_factory=list)
+    callers: list[asyncio.Future[int]] = field(default_factory=list)
+
+    def settle(self, outcomes: Outcomes) -> None:
+        for caller, outcome in zip(self.callers, outcomes, strict=True):
+            if caller.done():  # cancelled, and its events are committed all the same
+                continue
+            if isinstance(outcome, LeaseLost):
+                caller.set_exception(outcome)
+            else:
+                caller.set_result(outcome.last_seq)
+
+    def fail(self, submitted: asyncio.Future[Outcomes]) -> None:
+        """Tell the callers when the operation of the group has failed; otherwise they know already."""
+        error = submitted.exception()
+        for caller in self.callers:
+            if error is not None and not caller.done():
+                caller.set_exception(error)
 
 
 class LogWriter:
@@ -41,32 +59,28 @@ class LogWriter:
 
     async def write(self, write: Write) -> int:
         """The last seq of the log, once the write is committed. Raises LeaseLost and StoreUnavailable."""
-        group, place = self._join(write)
-        outcome = (await asyncio.shield(group.future))[place]
-        if isinstance(outcome, LeaseLost):
-            raise outcome
-        return outcome.last_seq
-
-    def _join(self, write: Write) -> tuple[_Group, int]:
+        caller: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         with self._lock:
-            group = self._gathering
-            if group is None:
-                group = self._gathering = self._submit()
+            group = self._gathering or self._submit()
             group.writes.append(write)
-            return group, len(group.writes) - 1
+            group.callers.append(caller)
+            self._gathering = group
+        return await caller
 
     def _submit(self) -> _Group:
-        gathered: list[Write] = []
-        future = self._writer.submit(partial(self._write, gathered), on_commit=self._committed)
-        return _Group(future, gathered)
+        group = _Group()
+        submitted = self._writer.submit(partial(self._write, group), on_commit=partial(self._committed, group))
+        submitted.add_done_callback(group.fail)
+        return group
 
-    def _write(self, gathered: list[Write], connection: sqlite3.Connection) -> Outcomes:
+    def _write(self, group: _Group, connection: sqlite3.Connection) -> Outcomes:
         with self._lock:
-            if self._gathering is not None and self._gathering.writes is gathered:
+            if self._gathering is group:
                 self._gathering = None
-        return self._log.write(connection, gathered, to_text(self._clock.now()))
+        return self._log.write(connection, group.writes, to_text(self._clock.now()))
 
-    def _committed(self, outcomes: Outcomes) -> None:
+    def _committed(self, group: _Group, outcomes: Outcomes) -> None:
         for outcome in outcomes:
             if isinstance(outcome, Written):
                 self._publish(outcome)
+        group.settle(outcomes)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from app.errors import StoreUnavailable
+from app.storage.turn import ThreadTurns
 from app.storage.writer import BUSY_SECONDS
 
 T = TypeVar("T")
@@ -37,16 +38,20 @@ class SqliteReaders:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sqlite-reader")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self._turns = ThreadTurns()
         self._is_closed = False
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """What the query returns; what it raises is raised here. Raises StoreUnavailable when SQLite can't read."""
         if self._is_closed:
             raise StoreUnavailable("The store is closed.")
+        self._turns.begin()
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._pool, self._query, query)
         except sqlite3.OperationalError as error:
             raise StoreUnavailable("The store can't be read at the moment.") from error
+        finally:
+            self._turns.end()
         await self._caught_up()
         return result
 

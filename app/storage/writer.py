@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Literal, Self, TypeVar
 
 from app.errors import ConfigInvalid, StoreUnavailable
+from app.storage.turn import ThreadTurns
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -81,6 +82,7 @@ class SqliteWriter:
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._turns = ThreadTurns()
         self._is_closed = False
         self._committing = 0  # the number of the batch that others may see, set by the thread before each COMMIT
         self._settled = 0  # the number of the newest batch whose callers have been told
@@ -126,6 +128,7 @@ class SqliteWriter:
             raise StoreUnavailable("The store is closed.")
         job = _Job(operation, on_commit, self._loop.create_future())
         self._queue.put(job)
+        self._turns.begin()
         return job.future
 
     async def caught_up(self) -> None:
@@ -211,6 +214,7 @@ class SqliteWriter:
     def _settle(self, batch: Sequence[_Job], number: int) -> None:
         for job in batch:
             job.settle()
+            self._turns.end()
         self._settled = number
         if self._settling is not None:
             self._settling.set()
