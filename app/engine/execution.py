@@ -14,6 +14,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 
 from app.engine.checkpoints import Checkpoints, with_checkpoints
+from app.engine.fit import fitted
 from app.engine.inputs import graph_config, graph_input
 from app.engine.jsonable import dumps
 from app.engine.node_threads import note_calls, returned
@@ -241,4 +242,5 @@ class GraphExecution:
         ending = Ending(
             status=status, thread_status=thread_status, usage=usage, error=error, checkpoint_id=checkpoint_id
         )
-        return Conclusion(events=[NewEvent(kind, text)], ending=ending)
+        event = fitted(NewEvent(kind, text), max_bytes=self._limits.max_frame_bytes, thread_id=self._run.thread_id)
+        return Conclusion(events=[event], ending=ending)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import orjson
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, RemoveMessage, convert_to_messages
@@ -19,7 +20,8 @@ class OpenMessage:
         # what stands before the text is the same for every token of the message
         self._before = dumps({"event": "token", **self._place})[:-1] + b',"data":' + dumps({"id": id})[:-1]
         self._texts: list[str] = []
-        self._calls: dict[Any, _Call] = {}
+        self._calls: list[_Call] = []
+        self._call_at: dict[Any, _Call] = {}  # the call that a piece without an id goes on with
         self._spoke = False
         self._closed = False
 
@@ -51,8 +53,8 @@ class OpenMessage:
         if self._spoke or self._calls:
             return
         yield from self._tokens(list(pieces_of(message)), last=True)
-        for call in message.tool_calls:
-            self._calls[call["id"]] = _Call(id=call["id"], name=call["name"], args=call["args"])
+        calls = [*message.tool_calls, *message.invalid_tool_calls]
+        self._calls = [_Call(id=call["id"], name=call["name"], args=call["args"]) for call in calls]
         yield from self.close(said_last=True)
 
     def close(self, *, said_last: bool = False) -> Iterator[NewEvent]:
@@ -62,7 +64,7 @@ class OpenMessage:
         self._closed = True
         if self._spoke and not said_last:
             yield self._token(_Piece(""), last=True)
-        for call in self._calls.values():
+        for call in self._calls:
             data = {"id": call.id, "name": call.name, "args": call.arguments, "message_id": self.id}
             yield self._event("tool_call", data)
 
@@ -82,18 +84,24 @@ class OpenMessage:
         return NewEvent("token", text + (b',"last":true}}' if last else b"}}"))
 
     def _delta(self, piece: Mapping[str, Any]) -> NewEvent:
-        key = piece.get("index")
-        if key is None:
-            key = piece.get("id") or next(reversed(self._calls), 0)
-        call = self._calls.get(key)
-        if call is None:
-            call = self._calls[key] = _Call(id=piece.get("id"), name=piece.get("name"))
-        call.id = call.id or piece.get("id")
-        call.name = call.name or piece.get("name")
+        call = self._call_of(piece)
         args = piece.get("args") or ""
         call.pieces.append(args)
         data = {"id": call.id, "name": call.name, "args": args, "message_id": self.id}
         return self._event("tool_call_delta", data)
+
+    def _call_of(self, piece: Mapping[str, Any]) -> "_Call":
+        """The call that a piece belongs to: told by its index, yet another id begins another call."""
+        key, id = piece.get("index"), piece.get("id")
+        if key is None:
+            key = id or next(reversed(self._call_at), None)
+        call = self._call_at.get(key)
+        if call is None or (id and call.id and id != call.id):
+            call = self._call_at[key] = _Call(id=id, name=piece.get("name"))
+            self._calls.append(call)
+        call.id = call.id or id
+        call.name = call.name or piece.get("name")
+        return call
 
     def _event(self, kind: EventKind, data: Mapping[str, Any]) -> NewEvent:
         return NewEvent(kind, dumps({"event": kind, **self._place, "data": data}))
@@ -156,6 +164,19 @@ def thought_of(block: Mapping[str, Any]) -> str:
             return str(block.get("thinking") or "")
         case _:
             return ""
+
+
+def give_ids(update: Any, depth: int = 3) -> None:
+    """Give the messages of an update their ids: the event, the saved writes and the state then all have the same ones.
+
+    LangGraph's reducer would do so later, when the event has been made.
+    """
+    if isinstance(update, BaseMessage):
+        if update.id is None:
+            update.id = str(uuid4())
+    elif depth and isinstance(update, Mapping | list | tuple):
+        for value in update.values() if isinstance(update, Mapping) else update:
+            give_ids(value, depth - 1)
 
 
 def newest_message(update: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -61,8 +61,7 @@ async def read_pending(graph: Graph, snapshot: StateSnapshot, config: RunnableCo
     found: dict[str, Pending] = {}
     for pending in walk(snapshot.tasks, ()):
         found.setdefault(pending.id, pending)
-    is_addressed = "checkpoint_id" in config.get("configurable", {})
-    answered = set[str]() if is_addressed else await read_answered(graph, snapshot, ())
+    answered = await read_answered(graph, snapshot, ())
     return [pending for pending in found.values() if pending.id not in answered]
 
 

@@ -8,7 +8,8 @@ Everything arrives in the order in which it happened, and is passed on in the lo
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, cast
 from uuid import UUID
 
@@ -22,7 +23,9 @@ from langgraph.pregel._messages import Meta, StreamMessagesHandler, graph_namesp
 from langgraph.pregel.protocol import StreamChunk, StreamProtocol
 from langgraph.runtime import Runtime
 from langgraph.types import StreamMode
+from pydantic import BaseModel
 
+from app.engine.jsonable import jsonable
 from app.engine.translate import Namespace, Translator
 from app.streaming import ProgressUpdate
 
@@ -70,11 +73,13 @@ class Tap:
         step = metadata.get("langgraph_step")
         self.call(self._translator.node_started, graph_namespace(metadata), node, task_id, step)
 
-    def custom(self, checkpoint_ns: str, data: Any) -> None:
-        node, task_id = split_task(checkpoint_ns)
-        ns = tuple(checkpoint_ns.split("|")[:-1])
+    def custom(self, metadata: Mapping[str, Any], data: Any) -> None:
+        node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
+        ns = graph_namespace(metadata)
         if not isinstance(data, ProgressUpdate):
-            self.call(self._translator.custom, ns, node, data)
+            # in another thread it is read at once: until the loop gets to it, the node may have changed it
+            shown = data if threading.get_ident() == self._thread_id else jsonable(data)
+            self.call(self._translator.custom, ns, node, shown)
         elif (shown := self._translator.meter(task_id).update(data)) is not None:
             # most are left out here, in the node's own thread: a tight loop must not fill the event loop
             self.call(self._translator.progress, ns, node, shown)
@@ -84,7 +89,9 @@ class Tap:
 
     def _write(self, data: Any) -> None:
         """A node's stream writer."""
-        self.custom(get_config()["configurable"][CONFIG_KEY_CHECKPOINT_NS], data)
+        config = get_config()
+        place = {"langgraph_checkpoint_ns": config["configurable"][CONFIG_KEY_CHECKPOINT_NS]}
+        self.custom({**config.get("metadata", {}), **place}, data)
 
 
 def split_task(checkpoint_ns: str) -> tuple[str, str]:
@@ -106,20 +113,52 @@ class RunWatch(UsageMetadataCallbackHandler):
         super().__init__()
         self._tap = tap
         self._model_errors: list[BaseException] = []
+        self._places: dict[UUID, str] = {}  # of what runs now: the namespace of the task it is in
+        self._tasks: set[str] = set()
 
-    def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
+    def is_own(self, metadata: Mapping[str, Any]) -> bool:
+        """Whether something belongs to the run's graph or a subgraph; not to a graph a node runs on another thread."""
+        return metadata.get("langgraph_checkpoint_ns") in self._tasks
+
+    def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         metadata = kwargs.get("metadata") or {}
-        if kwargs.get("name") != metadata.get("langgraph_node") or TAG_HIDDEN in (kwargs.get("tags") or ()):
+        place = self._places[run_id] = metadata.get("langgraph_checkpoint_ns") or ""
+        outer = self._places.get(cast(UUID, kwargs.get("parent_run_id")))
+        if kwargs.get("name") != metadata.get("langgraph_node") or not self._begins_task(place, outer):
             return
-        self._tap.node_started(metadata)
+        self._tasks.add(place)
+        if TAG_HIDDEN not in (kwargs.get("tags") or ()):
+            self._tap.node_started(metadata)
+
+    def _begins_task(self, place: str, outer: str | None) -> bool:
+        """Whether a chain is a task itself, seen from the task round it: others in a task may have its name too."""
+        if outer is None or (outer and outer not in self._tasks):
+            return False
+        above = place.rpartition("|")[0]
+        return above == outer or bool(outer and above.startswith(f"{outer}|"))
+
+    def on_tool_start(self, serialized: Any, input_str: str, *, run_id: UUID, **kwargs: Any) -> None:
+        self._places[run_id] = (kwargs.get("metadata") or {}).get("langgraph_checkpoint_ns") or ""
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._places.pop(run_id, None)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._places.pop(run_id, None)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        self._places.pop(run_id, None)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._places.pop(run_id, None)
 
     def on_llm_error(self, error: BaseException, **kwargs: Any) -> None:
         self._model_errors.append(error)
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
         metadata = kwargs.get("metadata") or {}
-        if checkpoint_ns := metadata.get("langgraph_checkpoint_ns"):
-            self._tap.custom(checkpoint_ns, {"name": name, "data": data})
+        if self.is_own(metadata):
+            self._tap.custom(metadata, {"name": name, "data": data})
 
     def is_model_error(self, error: BaseException) -> bool:
         """Whether an exception was raised inside a model call, or because of one."""
@@ -195,23 +234,31 @@ class MessageListener(StreamMessagesHandler):
             )
 
     def _hears(self, metadata: dict[str, Any]) -> bool:
-        return not (self._roots_only and graph_namespace(metadata))
+        return self._tap.watch.is_own(metadata) and not (self._roots_only and graph_namespace(metadata))
 
     def _find_and_emit_messages(self, meta: Meta, response: Any) -> None:
         """Of what a node returns: its chat, and results of tools. Another key's messages are not for show (fact 9)."""
         if isinstance(response, BaseMessage):
             self._emit(meta, response, dedupe=True)
-        elif isinstance(response, dict):
-            for key, value in response.items():
-                for message in messages_of(value):
-                    if key == "messages" or isinstance(message, ToolMessage):
-                        self._emit(meta, message, dedupe=True)
-        elif isinstance(response, Sequence) and not isinstance(response, str | bytes):
+            return
+        if not isinstance(response, dict):
             for message in messages_of(response):
                 self._emit(meta, message, dedupe=True)
-        elif isinstance(value := getattr(response, "messages", None), Sequence):
+        for key, value in items_of(response):
             for message in messages_of(value):
-                self._emit(meta, message, dedupe=True)
+                if key == "messages" or isinstance(message, ToolMessage):
+                    self._emit(meta, message, dedupe=True)
+
+
+def items_of(update: Any) -> Iterable[tuple[str, Any]]:
+    """The keys of an update in one of the forms that a node may return."""
+    if isinstance(update, dict):
+        return update.items()
+    if isinstance(update, BaseModel):
+        return [(name, getattr(update, name)) for name in type(update).model_fields]
+    if is_dataclass(update) and not isinstance(update, type):
+        return [(field.name, getattr(update, field.name)) for field in fields(update)]
+    return ()
 
 
 def messages_of(value: Any) -> Sequence[BaseMessage]:

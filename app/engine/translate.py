@@ -4,14 +4,17 @@ It decides once, on the writing side, where a message begins and ends and which 
 every reader gets the same text. All methods are for the event loop's own thread.
 """
 
+import asyncio
+import concurrent.futures
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 
+from app.engine.fit import fitted
 from app.engine.jsonable import dumps
-from app.engine.message import OpenMessage, newest_message
+from app.engine.message import OpenMessage, give_ids, newest_message
 from app.engine.mirror import StateMirror
 from app.engine.progress import ProgressMeter
 from app.runs.event import EventKind, NewEvent
@@ -20,6 +23,7 @@ Namespace = tuple[str, ...]
 
 INTERRUPT: Final = "__interrupt__"
 FAILED_TASK: Final = "The task failed."
+CANCELLED: Final = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +45,9 @@ class _Task:
     ns: Namespace
     node: str
     starts: int = 0
-    messages: dict[str, OpenMessage] = field(default_factory=dict)
+    has_result: bool = False
+    messages: dict[str, OpenMessage] = field(default_factory=dict)  # those of a task that has not ended
+    spoken: list[str] = field(default_factory=list)  # the ids of those of one that has
 
 
 class Translator:
@@ -58,6 +64,7 @@ class Translator:
         self._durable: set[str] = set()
         self._meters: dict[str, ProgressMeter] = {}
         self.failed_node: str | None = None
+        self._failed_below = False
         self._mirror: StateMirror | None = None
         if "state" in self._modes:
             self._mirror = StateMirror(lambda data: self._emit("state", (), {"data": data}), in_state=options.in_state)
@@ -68,13 +75,23 @@ class Translator:
         """A task begins, or, for the second time in an attempt, its retry policy runs it again."""
         task = self._task(task_id, ns, node)
         task.starts += 1
-        if task.starts > 1 and task.messages:
-            void = list(task.messages)
-            task.messages.clear()
-            if self._shows(ns):
-                self._emit("discard", ns, {"node": node, "discard": void, "reason": "retry"})
+        if task.starts > 1:
+            self._discard(task_id, task)
         if "tasks" in self._modes and self._shows(ns):
             self._emit("node_start", ns, {"node": node, "data": {"id": task_id, "step": step}})
+
+    def _discard(self, task_id: str, task: _Task) -> None:
+        """What the try before said is void, and what its subgraphs said too: LangGraph starts those anew."""
+        void: list[str] = []
+        for other_id, other in self._tasks.items():
+            if other_id == task_id or self._is_below(other_id, task_id):
+                void += [*other.spoken, *other.messages]
+                other.spoken.clear()
+                other.messages.clear()
+                self._held.pop(other_id, None)
+        self.failed_node = None
+        if void and self._shows(task.ns):
+            self._emit("discard", task.ns, {"node": task.node, "discard": void, "reason": "retry"})
 
     def message(self, ns: Namespace, node: str, task_id: str, message: BaseMessage, tags: Sequence[str] = ()) -> None:
         """A piece of a message, or a whole one, as the model speaks or a node returns it."""
@@ -83,14 +100,14 @@ class Translator:
         if isinstance(message, AIMessageChunk):
             opened = self._open(ns, node, task_id, message.id or "", tags)
             for event in opened.add(message):
-                self._put(event)
+                self._put(self._fitted(event))
             if self._mirror is not None and isinstance(message.content, str) and message.content:
                 is_last = message.chunk_position == "last"
                 self._mirror.token(node, opened.id, lambda: opened.text, message.content, last=is_last)
         elif isinstance(message, AIMessage):
             opened = self._open(ns, node, task_id, message.id or "", tags)
             for event in opened.whole(message):
-                self._put(event)
+                self._put(self._fitted(event))
         elif isinstance(message, ToolMessage):
             data = {
                 "id": message.tool_call_id,
@@ -145,6 +162,7 @@ class Translator:
         for node, update in data.items():
             if node in ("__metadata__", INTERRUPT):
                 continue
+            give_ids(update)
             if cached:
                 # a result from before, or from a cache: only a save in this attempt tells which (fact 5)
                 self._cached.append((ns, node, update))
@@ -154,13 +172,13 @@ class Translator:
     def _task_ended(self, ns: Namespace, data: Mapping[str, Any]) -> None:
         task_id, node = data["id"], data["name"]
         task = self._task(task_id, ns, node)
+        task.has_result = True
         if data["error"] is not None:
-            if not ns or self.failed_node is None:
-                self.failed_node = node
+            self._task_failed(ns, node, data["error"])
             return
         for opened in task.messages.values():
             for event in opened.close():
-                self._put(event)
+                self._put(self._fitted(event))
         meter = self._meters.pop(task_id, None)
         if meter is not None and (rest := meter.rest()) is not None:
             self.progress(ns, node, rest)
@@ -171,8 +189,15 @@ class Translator:
         for update in mine:
             self._node_ended(task_id, ns, node, update)
 
+    def _task_failed(self, ns: Namespace, node: str, error: BaseException) -> None:
+        if isinstance(error, CANCELLED):
+            return  # it was stopped because another one failed
+        if self.failed_node is None or (self._failed_below and not ns):
+            self.failed_node, self._failed_below = node, bool(ns)
+
     def _node_ended(self, task_id: str, ns: Namespace, node: str, update: Any) -> None:
         task = self._task(task_id, ns, node)
+        task.spoken += task.messages
         task.messages.clear()
         if "updates" not in self._modes or not self._shows(ns):
             return
@@ -190,10 +215,11 @@ class Translator:
         So are those of a subgraph that it ran without checkpoints of its own: that one lasts as long as its parent.
         """
         task = self._tasks.get(task_id)
-        if task is not None:
-            for entry in [c for c in self._cached if c[0] == task.ns and c[1] == task.node]:
-                self._cached.remove(entry)
-                self._node_ended(task_id, *entry)
+        if task is not None and not task.has_result:
+            # it is saved and did not run: its update came from a cache
+            places = (n for n, (ns, node, _) in enumerate(self._cached) if (ns, node) == (task.ns, task.node))
+            if (place := next(places, None)) is not None:
+                self._node_ended(task_id, *self._cached.pop(place))
         return [event.text for held_id in self._held_by(task_id) for event in self._held[held_id]]
 
     def saved(self, task_id: str) -> None:
@@ -251,12 +277,10 @@ class Translator:
 
     def _event(self, kind: EventKind, ns: Namespace, fields: Mapping[str, Any]) -> NewEvent:
         place = {"ns": ns} if ns else {}
-        text = dumps({"event": kind, **place, **fields})
-        if len(text) > self._options.max_frame_bytes:
-            kept = {k: v for k, v in fields.items() if k != "data"}
-            url = f"/threads/{self._options.thread_id}/state"
-            text = dumps({"event": kind, **place, **kept, "data": {}, "truncated": True, "state_url": url})
-        return NewEvent(kind, text)
+        return self._fitted(NewEvent(kind, dumps({"event": kind, **place, **fields})))
+
+    def _fitted(self, event: NewEvent) -> NewEvent:
+        return fitted(event, max_bytes=self._options.max_frame_bytes, thread_id=self._options.thread_id)
 
 
 def node_data(update: Any) -> Any:

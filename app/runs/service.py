@@ -35,7 +35,7 @@ class Slice:
 
     run: Run | None
     events: Sequence[Event]
-    is_behind: bool = False  # the reader was at the log's end once, and is a whole page from it now
+    is_behind: bool = False  # the reader was at the log's end once, and is more than a whole page from it now
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,14 +203,15 @@ class RunService:
 
     async def follow(self, run: Run, *, after: int, patience: Patience = lambda: None) -> AsyncGenerator[Slice, None]:
         """A run's events after a cursor, then live to the end, looked on at; a slice without events is a silence."""
-        was_at_end = False
+        was_at_end, full_pages = False, 0
         pages = tail(self._store, run.key, after=after, patience=patience)
         with self._executor.attach(run.key):
             async with aclosing(pages):
                 async for page in pages:
-                    is_full = len(page.events) >= MAX_PAGE_EVENTS
-                    yield Slice(run=run, events=page.events, is_behind=was_at_end and is_full and page.is_live)
-                    was_at_end = was_at_end or not is_full
+                    full_pages = full_pages + 1 if len(page.events) >= MAX_PAGE_EVENTS else 0
+                    is_behind = was_at_end and full_pages > 1 and page.is_live
+                    yield Slice(run=run, events=page.events, is_behind=is_behind)
+                    was_at_end = was_at_end or full_pages == 0
 
     async def follow_thread(
         self, owner: str, thread_id: str, *, past: Run | None, after: int, patience: Patience
