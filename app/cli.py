@@ -65,7 +65,7 @@ def serve(settings: Settings) -> int:
         app,
         log_level=settings.log_level,
         access_log=False,
-        lifespan="on",
+        lifespan="off",  # the server opens it
         timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + int(settings.stop_seconds),
         ws_ping_interval=20.0,
     )
@@ -101,13 +101,14 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises ConfigInvalid: uvicorn's own way through the lifespan would log it as a crash, and exit with 3."""
+        with self.capture_signals():
+            async with self._app.router.lifespan_context(self._app):
+                await self._serve(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            await super().startup(sockets)
-        except ConfigInvalid as error:
-            say(str(error), sys.stderr)
-            self.should_exit = True
-            return
+        await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import follow, graph, health, playground, run, thread
+from app.api import follow, graph, health, playground, run, thread, ws
 from app.api.context import Context
 from app.api.limit import BodyLimit
 from app.api.problem import add_problem_handlers
@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=list(ALLOWED_HEADERS),
             expose_headers=list(EXPOSED_HEADERS),
         )
-    for module in (run, follow, thread, graph, health, playground):
+    for module in (run, follow, thread, graph, health, playground, ws):
         app.include_router(module.router)
     return app
 

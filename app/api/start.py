@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from app.api.body import fingerprint_of, is_run_id, parse_body
 from app.api.context import Context
@@ -46,8 +47,14 @@ async def reattach(context: Context, owner: str, request: Request, body: Mapping
 async def start_run(
     context: Context, owner: str, request: Request, body: Mapping[str, Any], default_modes: tuple[StreamMode, ...]
 ) -> Run:
+    """What a POST starts: see `begin_run`."""
+    return await begin_run(context, owner, body, default_modes, key=idempotency_key(request))
+
+
+async def begin_run(
+    context: Context, owner: str, body: Mapping[str, Any], default_modes: tuple[StreamMode, ...], *, key: str | None
+) -> Run:
     """Begin a run, or find the one that the same request began. The key is looked at before anything else."""
-    key = idempotency_key(request)
     fingerprint = fingerprint_of(body)
     run_id = body.get("run_id")
     run_id = run_id.lower() if isinstance(run_id, str) and is_run_id(run_id) else None
@@ -71,7 +78,7 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-def check_origin(context: Context, request: Request) -> None:
+def check_origin(context: Context, request: HTTPConnection) -> None:
     """Raise OriginNotAllowed for a page of another site: a GET that starts work needs no preflight.
 
     A page's `fetch(..., {mode: "no-cors"})` names no origin, whosever page it is; there Sec-Fetch-Site tells.

@@ -10,10 +10,12 @@ from pydantic import ValidationError
 from app.engine.checkpoints import Checkpoints, with_checkpoints
 from app.engine.describe import describe
 from app.engine.execution import ExecutionLimits, GraphExecution
+from app.engine.exposure import Exposure
 from app.engine.inputs import check_nodes, plan_action, read_situation
 from app.engine.jsonable import jsonable
 from app.engine.registry import Registry
 from app.engine.state import Graph, output_of, read_pending, thread_config
+from app.engine.unsaved import mend_loops
 from app.errors import GraphMismatch, GraphNotFound, Invalid
 from app.runs.engine import Execution, Outcome, Past
 from app.runs.event import NewEvent
@@ -25,6 +27,7 @@ class GraphEngine:
     """See `app.runs.engine.Engine`."""
 
     def __init__(self, registry: Registry, checkpoints: Checkpoints, limits: ExecutionLimits) -> None:
+        mend_loops()
         self._registry = registry
         self._checkpoints = checkpoints
         self._limits = limits
@@ -84,6 +87,9 @@ class GraphEngine:
             return joined(before), "*"
         return joined(before, registration.interrupt_before), joined(after, registration.interrupt_after)
 
+    def exposure(self, name: str) -> Exposure:
+        return Exposure.of(self._registry.registration(name))
+
     @property
     def names(self) -> Sequence[str]:
         return self._registry.names
@@ -109,7 +115,7 @@ class GraphEngine:
             snapshot = await graph.aget_state(config)
             pending = await read_pending(graph, snapshot, config)
             return Outcome(
-                output=jsonable(output_of(graph, snapshot.values)),
+                output=jsonable(self.exposure(run.graph).state(output_of(graph, snapshot.values))),
                 interrupts=[p.as_json() for p in pending],
                 next=list(snapshot.next),
             )

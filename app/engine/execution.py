@@ -14,6 +14,7 @@ from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 
 from app.engine.checkpoints import Checkpoints, with_checkpoints
+from app.engine.exposure import Exposure
 from app.engine.fit import fitted
 from app.engine.inputs import graph_config, graph_input
 from app.engine.jsonable import dumps
@@ -76,6 +77,7 @@ class GraphExecution:
         self._registry = registry
         self._checkpoints = checkpoints
         self._limits = limits
+        self._exposure = Exposure.of(registry.registration(run.graph))
         plan = run.request
         modes, subgraphs = run.stream_modes, bool(plan.get("subgraphs"))
         self._translator = Translator(
@@ -86,6 +88,7 @@ class GraphExecution:
                 subgraphs=subgraphs,
                 gated=plan["durability"] != "exit",
                 max_frame_bytes=limits.max_frame_bytes,
+                exposure=self._exposure,
                 in_state=bool((plan.get("tokens") or {}).get("in_state")),
             ),
         )
@@ -175,7 +178,7 @@ class GraphExecution:
         if not snapshot.next:
             fields: dict[str, Any] = {"status": "success"}
             if self._run.request.get("include_output"):
-                fields["output"] = output_of(graph, snapshot.values)
+                fields["output"] = self._exposure.state(output_of(graph, snapshot.values))
             return self._conclusion("complete", "success", "idle", fields, checkpoint_id=checkpoint_id)
         pending = await read_pending(graph, snapshot, thread_config(self._run.thread_id))
         fields = {"next": list(snapshot.next), "interrupts": [p.as_json() for p in pending]}
@@ -196,11 +199,11 @@ class GraphExecution:
         return "model_error" if self._tap.watch.is_model_error(error) else "graph_error"
 
     async def _error(self, code: str, status: EndStatus, exposed: str | None = None) -> Conclusion:
-        message = exposed or SENTENCES[code]
+        message, node = exposed or SENTENCES[code], self._translator.failed_node
         fields = {
             "error": message,
             "code": code,
-            "node": self._translator.failed_node,
+            "node": node if node is not None and self._exposure.shows(node) else None,
             "run_id": self._run.run_id,
             "retryable": code in RETRYABLE,
         }

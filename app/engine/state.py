@@ -10,6 +10,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.pregel import Pregel
 from langgraph.types import Interrupt, PregelTask, StateSnapshot, _interrupt_id
 
+from app.engine.exposure import EVERYTHING, Exposure
 from app.engine.jsonable import jsonable
 from app.engine.translate import FAILED_TASK
 
@@ -125,14 +126,14 @@ def output_of(graph: Graph, values: Any) -> Any:
     return values
 
 
-def snapshot_json(snapshot: StateSnapshot) -> dict[str, Any]:
+def snapshot_json(snapshot: StateSnapshot, exposure: Exposure = EVERYTHING) -> dict[str, Any]:
     """A state as LangGraph's API gives it; the text of exceptions is left out, since it may hold anything."""
     config = snapshot.config.get("configurable", {})
     parent = (snapshot.parent_config or {}).get("configurable")
     return {
-        "values": jsonable(snapshot.values) if snapshot.created_at or snapshot.values else {},
+        "values": jsonable(exposure.state(snapshot.values)) if snapshot.created_at or snapshot.values else {},
         "next": list(snapshot.next),
-        "tasks": [task_json(task) for task in snapshot.tasks],
+        "tasks": exposure.tasks([task_json(task, exposure) for task in snapshot.tasks]),
         "metadata": public_metadata(snapshot.metadata),
         "created_at": snapshot.created_at,
         "checkpoint": checkpoint_json(config),
@@ -163,7 +164,7 @@ def interrupt_json(interrupt: Interrupt[Any]) -> dict[str, Any]:
     return body
 
 
-def task_json(task: PregelTask) -> dict[str, Any]:
+def task_json(task: PregelTask, exposure: Exposure) -> dict[str, Any]:
     state = task.state
     return {
         "id": task.id,
@@ -172,6 +173,6 @@ def task_json(task: PregelTask) -> dict[str, Any]:
         "error": FAILED_TASK if task.error else None,
         "interrupts": [interrupt_json(interrupt) for interrupt in task.interrupts],
         "checkpoint": checkpoint_json(state["configurable"]) if isinstance(state, dict) else None,
-        "state": snapshot_json(state) if isinstance(state, StateSnapshot) else None,
+        "state": snapshot_json(state, exposure) if isinstance(state, StateSnapshot) else None,
         "result": jsonable(task.result),
     }

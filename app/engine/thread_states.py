@@ -16,6 +16,7 @@ from langgraph.types import Command, Send, StateSnapshot, StateUpdate
 
 from app.engine.checkpoints import Checkpoints, MemoryBackend, RunSaver, pass_fence, with_checkpoints
 from app.engine.engine import GraphEngine
+from app.engine.exposure import Exposure
 from app.engine.inputs import check_nodes, jumps
 from app.engine.jsonable import jsonable
 from app.engine.state import (
@@ -67,7 +68,7 @@ class GraphThreadStates:
             try:
                 async with self._engine.graph_of(ran[0].owner, name) as graph:
                     for thread in group:
-                        found.update(await read_head(graph, thread))
+                        found.update(await read_head(graph, thread, self._engine.exposure(name)))
             except (GraphNotFound, GraphUnavailable):
                 continue  # a thread outlives its graph, and its row is still to be seen
         return found
@@ -77,7 +78,8 @@ class GraphThreadStates:
         if thread.graph is None:
             return snapshot_json(existing(nothing(config), at))
         async with self._engine.graph_of(thread.owner, thread.graph) as graph:
-            return snapshot_json(existing(await graph.aget_state(config, subgraphs=subgraphs), at))
+            snapshot = existing(await graph.aget_state(config, subgraphs=subgraphs), at)
+            return snapshot_json(snapshot, self._engine.exposure(thread.graph))
 
     async def history(self, thread: Thread, query: HistoryQuery) -> Sequence[Mapping[str, Any]]:
         check_filter(query.metadata)
@@ -91,7 +93,7 @@ class GraphThreadStates:
                 size = min(HISTORY_PAGE, query.limit - len(found))
                 states = graph.aget_state_history(config, filter=dict(query.metadata), before=before, limit=size)
                 page = [snapshot async for snapshot in states]
-                found.extend(snapshot_json(snapshot) for snapshot in page)
+                found.extend(snapshot_json(snapshot, self._engine.exposure(thread.graph)) for snapshot in page)
                 if len(page) < size:
                     break
                 before = page[-1].config
@@ -210,12 +212,12 @@ def existing(snapshot: StateSnapshot, at: Place, *, is_required: bool = False) -
     return snapshot
 
 
-async def read_head(graph: Graph, thread: Thread) -> dict[str, Head]:
+async def read_head(graph: Graph, thread: Thread, exposure: Exposure) -> dict[str, Head]:
     snapshot = await graph.aget_state(thread_config(thread.thread_id))
     if snapshot.created_at is None:
         return {}
     asked = {task.id: [interrupt_json(i) for i in task.interrupts] for task in snapshot.tasks if task.interrupts}
-    return {thread.thread_id: Head(values=jsonable(snapshot.values), interrupts=asked)}
+    return {thread.thread_id: Head(values=jsonable(exposure.state(snapshot.values)), interrupts=asked)}
 
 
 def check_filter(metadata: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 
+from app.engine.exposure import EVERYTHING, Exposure
 from app.engine.fit import fitted
 from app.engine.jsonable import dumps
 from app.engine.message import OpenMessage, give_ids, newest_message
@@ -36,6 +37,7 @@ class TranslatorOptions:
     gated: bool  # hold a node's event until its writes are durable; durability `exit` has nothing to wait for
     max_frame_bytes: int
     in_state: bool = False  # the mirror of the state also shows what is being said
+    exposure: Exposure = EVERYTHING
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class Translator:
         task.starts += 1
         if task.starts > 1:
             self._discard(task_id, task)
-        if "tasks" in self._modes and self._shows(ns):
+        if "tasks" in self._modes and self._shows(ns, node):
             self._emit("node_start", ns, {"node": node, "data": {"id": task_id, "step": step}})
 
     def _discard(self, task_id: str, task: _Task) -> None:
@@ -95,7 +97,7 @@ class Translator:
 
     def message(self, ns: Namespace, node: str, task_id: str, message: BaseMessage, tags: Sequence[str] = ()) -> None:
         """A piece of a message, or a whole one, as the model speaks or a node returns it."""
-        if "messages" not in self._modes or not self._shows(ns):
+        if "messages" not in self._modes or not self._shows(ns, node, tags):
             return
         if isinstance(message, AIMessageChunk):
             opened = self._open(ns, node, task_id, message.id or "", tags)
@@ -119,7 +121,7 @@ class Translator:
 
     def custom(self, ns: Namespace, node: str, data: Any) -> None:
         """Whatever a node gave to its stream writer, or dispatched as a custom event."""
-        if "custom" in self._modes and self._shows(ns):
+        if "custom" in self._modes and self._shows(ns, node):
             self._emit("custom", ns, {"node": node, "data": data})
 
     def meter(self, task_id: str) -> ProgressMeter:
@@ -128,9 +130,9 @@ class Translator:
 
     def progress(self, ns: Namespace, node: str, data: Mapping[str, Any]) -> None:
         """A progress that is worth showing."""
-        if "custom" in self._modes and self._shows(ns):
+        if "custom" in self._modes and self._shows(ns, node):
             self._emit("progress", ns, {"node": node, "data": data})
-        if self._mirror is not None and self._shows(ns):
+        if self._mirror is not None and self._shows(ns, node):
             self._mirror.progress(node, data)
 
     # -- what the graph says ------------------------------------------------------------------------------------
@@ -147,11 +149,24 @@ class Translator:
             case "values":
                 self._values(ns, without_interrupts(data))
             case "checkpoints" if self._shows(ns):
-                self._emit("checkpoint", ns, {"data": safe_checkpoint(data)})
+                self._emit("checkpoint", ns, {"data": self._checkpoint(data)})
             case "debug" if self._shows(ns):
-                self._emit("debug", ns, {"data": safe_debug(data)})
+                self._debug(ns, data)
+
+    def _checkpoint(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+        exposure, safe = self._options.exposure, safe_checkpoint(payload)
+        return {**safe, "values": exposure.state(safe.get("values")), "tasks": exposure.tasks(safe["tasks"])}
+
+    def _debug(self, ns: Namespace, data: Mapping[str, Any]) -> None:
+        payload = data["payload"]
+        if data["type"] == "checkpoint":
+            self._emit("debug", ns, {"data": {**data, "payload": self._checkpoint(payload)}})
+        elif self._shows(ns, payload["name"]):
+            shown = self._options.exposure.task(safe_tasks([payload])[0])
+            self._emit("debug", ns, {"data": {**data, "payload": shown}})
 
     def _values(self, ns: Namespace, values: Any) -> None:
+        values = self._options.exposure.state(values)
         if "values" in self._modes and self._shows(ns):
             self._emit("values", ns, {"data": values})
         if self._mirror is not None and not ns:
@@ -199,9 +214,10 @@ class Translator:
         task = self._task(task_id, ns, node)
         task.spoken += task.messages
         task.messages.clear()
-        if "updates" not in self._modes or not self._shows(ns):
+        if "updates" not in self._modes or not self._shows(ns, node):
             return
-        event = self._event("node", ns, {"node": node, "task_id": task_id, "data": node_data(update)})
+        data = node_data(self._options.exposure.state(update))
+        event = self._event("node", ns, {"node": node, "task_id": task_id, "data": data})
         if self._options.gated and task_id not in self._durable:
             self._held.setdefault(task_id, []).append(event)
         else:
@@ -247,7 +263,7 @@ class Translator:
     def close_mirror(self, values: Any) -> None:
         """The run ends, in whatever way, with these values of the state."""
         if self._mirror is not None:
-            self._mirror.close(values)
+            self._mirror.close(self._options.exposure.state(values))
 
     def partial(self) -> Mapping[str, str]:
         """The text so far of each message whose node has not ended, by message id."""
@@ -256,8 +272,10 @@ class Translator:
 
     # -- below --------------------------------------------------------------------------------------------------
 
-    def _shows(self, ns: Namespace) -> bool:
-        return not ns or self._options.subgraphs
+    def _shows(self, ns: Namespace, node: str | None = None, tags: Sequence[str] = ()) -> bool:
+        if ns and not self._options.subgraphs:
+            return False
+        return node is None or self._options.exposure.shows(node, ns, tags)
 
     def _task(self, task_id: str, ns: Namespace, node: str) -> _Task:
         task = self._tasks.get(task_id)
@@ -305,11 +323,12 @@ def safe_checkpoint(payload: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def safe_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [{**task, "error": FAILED_TASK} if task.get("error") else task for task in tasks]
+    return [safe_task(task) for task in tasks]
 
 
-def safe_debug(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    payload = data["payload"]
-    if data["type"] == "checkpoint":
-        return {**data, "payload": safe_checkpoint(payload)}
-    return {**data, "payload": safe_tasks([payload])[0]}
+def safe_task(task: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A task without the text of its exception, and without what this server keeps in its metadata."""
+    shown = {**task, "error": FAILED_TASK} if task.get("error") else dict(task)
+    if "metadata" in shown:
+        shown["metadata"] = {k: v for k, v in shown["metadata"].items() if not k.startswith("runstream_")}
+    return shown

@@ -1,0 +1,203 @@
+"""/ws: many runs on one socket (wire contract, section 7). Each subscription is one more reader of its run's log."""
+
+import contextlib
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from app.api.body import DEFAULT_MODES, check_depth, is_run_id
+from app.api.context import Context
+from app.api.problem import problem_of
+from app.api.start import begin_run, check_origin, recorded_view
+from app.errors import BodyTooLarge, Invalid, OriginNotAllowed, RunstreamError
+from app.protocols import ws
+from app.protocols.view import Reading
+from app.runs.model import Run
+
+router = APIRouter()
+
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
+MAX_SUBSCRIPTIONS: Final = 64
+MAX_RUBBISH: Final = 3  # messages that are answered with an error; the next one ends the conversation
+CLOSE_SECONDS: Final = 1.0  # a client that reads nothing does not hear that it is left, and is not waited for
+
+POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
+SERVICE_RESTART: Final = 1012  # of the IANA registry: come back
+
+
+@router.websocket("/ws")
+async def open_socket(websocket: WebSocket) -> None:
+    """Refuse a page of another site before the handshake is over, then serve until one side leaves."""
+    context: Context = websocket.app.state.context
+    try:
+        check_origin(context, websocket)
+    except OriginNotAllowed as error:
+        await websocket.send_denial_response(problem_of(error))
+        return
+    await websocket.accept()
+    await Conversation(websocket, context).run()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Subscription:
+    """A run that a socket follows, from where, and which of its messages the client wants."""
+
+    run: Run
+    after: int
+    topics: frozenset[ws.Topic]
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+
+class Conversation:
+    """One client's socket.
+
+    Its messages are dealt with one after the other. What is sent waits while a slow client's buffer is full, one
+    sender at a time, and no log is read meanwhile: a slow socket costs a page for each of its subscriptions and slows
+    nobody. That it is alive is the business of the server's ping frames.
+    """
+
+    def __init__(self, websocket: WebSocket, context: Context) -> None:
+        self._websocket = websocket
+        self._context = context
+        self._owner = ""
+        self._subscriptions: dict[str, Subscription] = {}
+        self._sending = anyio.Lock()
+        self._rubbish = 0
+        self._group: TaskGroup = anyio.create_task_group()
+        # what is told to a client whose socket is broken off; nothing is told to one that has left
+        self._close_code: int | None = SERVICE_RESTART
+
+    async def run(self) -> None:
+        """Until the client leaves, sends too much that is not understood, or the process is about to stop."""
+        with self._context.streams.opened():
+            async with self._group:
+                await self._receive()
+        if self._close_code is not None:
+            with anyio.move_on_after(CLOSE_SECONDS), contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await self._websocket.close(self._close_code)
+
+    def _end(self, close_code: int | None) -> None:
+        self._close_code = close_code
+        self._group.cancel_scope.cancel()
+
+    async def _receive(self) -> None:
+        while self._rubbish <= MAX_RUBBISH:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                self._end(None)
+                return
+            await self._take(message.get("text"))
+        self._end(POLICY_VIOLATION)
+
+    async def _take(self, text: str | None) -> None:
+        """Deal with a message. One that is not understood counts as rubbish; one that is refused does not."""
+        envelope = None
+        try:
+            envelope = ws.open_envelope(text, max_bytes=MAX_MESSAGE_BYTES)
+            message = ws.parse_message(envelope)
+        except (Invalid, BodyTooLarge) as error:
+            self._rubbish += 1
+            if self._rubbish <= MAX_RUBBISH:
+                await self._refuse(error, envelope)
+            return
+        try:
+            await self._act(message)
+        except RunstreamError as error:
+            await self._refuse(error, envelope)
+
+    async def _refuse(self, error: RunstreamError, envelope: ws.Envelope | None) -> None:
+        run_id, thread_id = (envelope.run_id, envelope.thread_id) if envelope else (None, None)
+        await self._send(ws.encode_error(error, run_id=run_id, thread_id=thread_id))
+
+    async def _act(self, message: ws.ClientMessage) -> None:
+        match message:
+            case ws.Ping():
+                await self._send(ws.PONG)
+            case ws.Authenticate():
+                await self._send(ws.encode_ack())
+            case ws.Subscribe():
+                await self._subscribe(message)
+            case ws.Unsubscribe():
+                self._unsubscribe(message.run_id)
+            case ws.StartRun():
+                await self._start(message)
+            case ws.CancelRun():
+                # noted in the store and told to the executor, or neither
+                with anyio.CancelScope(shield=True):
+                    await self._context.runs.cancel(self._owner, message.run_id)
+            case _:
+                assert_never(message)
+
+    async def _start(self, message: ws.StartRun) -> None:
+        named = message.body.get("run_id")
+        self._check_room(named.lower() if isinstance(named, str) and is_run_id(named) else None)
+        check_depth(message.body)
+        # a run that was accepted and not begun, because the client left in between, would wait for its lease to end
+        with anyio.CancelScope(shield=True):
+            run = await begin_run(self._context, self._owner, message.body, DEFAULT_MODES, key=None)
+        with self._context.runs.attach(run):
+            await self._send(ws.encode_ack(run_id=run.run_id, thread_id=run.thread_id))
+            await self._open(Subscription(run=run, after=0, topics=ws.TOPICS))
+
+    async def _subscribe(self, message: ws.Subscribe) -> None:
+        self._check_room(message.run_id)
+        run = await self._context.runs.get(self._owner, message.run_id)
+        await self._context.runs.check_cursor(run, message.after)
+        await self._open(Subscription(run=run, after=message.after, topics=message.topics))
+
+    def _check_room(self, run_id: str | None) -> None:
+        if run_id not in self._subscriptions and len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise ws.TooManySubscriptions(f"A socket follows {MAX_SUBSCRIPTIONS} runs at a time.")
+
+    async def _open(self, subscription: Subscription) -> None:
+        """Follow a run from now on. An earlier subscription to it ends, without a moment in which nobody looks on."""
+        run = subscription.run
+        with self._context.runs.attach(run):
+            self._unsubscribe(run.run_id)
+            self._subscriptions[run.run_id] = subscription
+            await self._group.start(self._follow, subscription)
+
+    def _unsubscribe(self, run_id: str) -> None:
+        if subscription := self._subscriptions.pop(run_id, None):
+            subscription.scope.cancel()
+
+    async def _follow(self, subscription: Subscription, *, task_status: TaskStatus[None]) -> None:
+        run = subscription.run
+        with subscription.scope, self._context.runs.attach(run):
+            task_status.started()
+            try:
+                await self._send_log(subscription)
+            except RunstreamError as error:
+                await self._send(ws.encode_error(error, run_id=run.run_id, thread_id=run.thread_id))
+        if self._subscriptions.get(run.run_id) is subscription:
+            del self._subscriptions[run.run_id]
+
+    async def _send_log(self, subscription: Subscription) -> None:
+        run, reading = subscription.run, Reading(recorded_view(subscription.run))
+
+        def patience() -> float | None:
+            return None if reading.due_at is None else max(reading.due_at - time.monotonic(), 0.0)
+
+        slices = self._context.runs.follow(run, after=subscription.after, patience=patience)
+        async with aclosing(slices):
+            async for piece in slices:
+                shown = reading.select(piece.events, now=time.monotonic(), is_behind=piece.is_behind)
+                for event in shown:
+                    if ws.topic_of(event) in subscription.topics:
+                        await self._send(ws.encode(event, run.run_id), subscription)
+
+    async def _send(self, text: str, subscription: Subscription | None = None) -> None:
+        """Send a message when it is its turn; of a subscription that ended meanwhile, nothing more."""
+        async with self._sending:
+            if subscription is not None and subscription.scope.cancel_called:
+                return
+            try:
+                await self._websocket.send_text(text)
+            except (WebSocketDisconnect, RuntimeError):
+                # uvicorn says RuntimeError when it has closed the socket itself: after a broken frame, or no pong
+                self._end(None)
