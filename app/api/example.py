@@ -1,6 +1,7 @@
 """What /docs shows: bodies that run as they are on the example graphs, and answers."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -41,17 +42,18 @@ FRAMES: Final = (
     '"graph":"approval","attempt":1,"seq":1}\n\n'
 )
 
+# FastAPI leaves keys with null out of its document, so the examples of answers have none
 RUN_ROW: Final[dict[str, Any]] = {
     "run_id": "0197e0b6-0000-7000-8000-000000000001",
     "thread_id": "trip",
     "graph": "approval",
-    "status": "interrupted",
+    "status": "error",
     "attempt": 1,
     "created_at": "2026-11-21T10:00:00+00:00",
     "started_at": "2026-11-21T10:00:00+00:00",
     "finished_at": "2026-11-21T10:00:02+00:00",
     "usage": {"scripted": {"input_tokens": 6, "output_tokens": 30, "total_tokens": 36}},
-    "error": None,
+    "error": {"code": "model_error", "message": "A model call failed."},
     "metadata": {},
     "last_seq": 40,
 }
@@ -61,6 +63,37 @@ def body(model: type[BaseModel], examples: Mapping[str, Any] = STARTS) -> dict[s
     """The request body of a route that reads it by itself."""
     content = {"application/json": {"schema": inline(model), "examples": examples}}
     return {"requestBody": {"required": False, "content": content}}
+
+
+KEY_HEADERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+    for name, description in (
+        ("Idempotency-Key", "The same key with the same body makes one run."),
+        ("Last-Event-ID", "Go on after this event, `<run_id>.<seq>`; nothing is started then."),
+    )
+]
+
+
+def query(model: type[BaseModel], names: Sequence[str]) -> dict[str, Any]:
+    """The parameters of a route that reads these fields of a model from its query by itself."""
+    fields = inline(model)["properties"]
+    parameters = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": fields[name].get("description", ""),
+            "schema": {key: value for key, value in fields[name].items() if key not in ("description", "default")},
+        }
+        for name in names
+    ]
+    return {"parameters": parameters + KEY_HEADERS}
 
 
 def inline(model: type[BaseModel]) -> dict[str, Any]:
@@ -106,7 +139,7 @@ INVOKE: Final[dict[int | str, dict[str, Any]]] = {
 }
 RUN: Final[dict[int | str, dict[str, Any]]] = {200: json_answer("The run's row.", RUN_ROW), **PROBLEMS}
 LIST: Final[dict[int | str, dict[str, Any]]] = {
-    200: json_answer("Runs, newest first.", {"runs": [RUN_ROW], "next_cursor": None}),
+    200: json_answer("Runs, newest first.", {"runs": [RUN_ROW], "next_cursor": "41"}),
     **PROBLEMS,
 }
 EVENTS: Final[dict[int | str, dict[str, Any]]] = {

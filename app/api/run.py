@@ -235,6 +235,7 @@ async def cancel_run(
     wait: Annotated[bool, Query(description="Answer when the work has really stopped.")] = False,
 ) -> Response:
     """Stop a run. Doing so again, or after its end, changes nothing."""
+    check_origin(context, request)  # without a body another site's form could send it
     body = parse(CancelBody, await read_object(request) if await request.body() else {})
     run = await context.runs.cancel(owner, run_id, wait=wait, keep_partial=body.keep_partial)
     return json_response(row(run))

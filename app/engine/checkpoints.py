@@ -26,6 +26,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.pregel import Pregel
 
+from app.engine.saved import SavedCheckpoints
 from app.errors import LeaseLost
 from app.runs.model import Lease, scoped
 
@@ -216,13 +217,14 @@ class RunSaver(BaseCheckpointSaver[str]):
         self._owner = owner
         self._lease = lease
         self._journal = journal
+        self._kept = SavedCheckpoints()
         self._loop = asyncio.get_running_loop()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         found = await self._read(lambda saver: saver.get_tuple(self._inner(config)))
-        return None if found is None else self._outer_tuple(found)
+        return None if found is None else self._read_tuple(found)
 
     async def alist(
         self,
@@ -235,7 +237,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         inner = None if config is None else self._inner(config)
         found = await self._read(lambda saver: list(saver.list(inner, filter=filter, before=before, limit=limit)))
         for item in found:
-            yield self._outer_tuple(item)
+            yield self._read_tuple(item)
 
     async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
         inner = self._inner(config)
@@ -251,7 +253,13 @@ class RunSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         inner = self._inner(config)
-        return self._outer(await self._write(lambda saver: saver.put(inner, checkpoint, metadata, new_versions)))
+        try:
+            put = self._outer(await self._write(lambda saver: saver.put(inner, checkpoint, metadata, new_versions)))
+        except BaseException:
+            self._kept.break_off()
+            raise
+        self._kept.add(put)
+        return put
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -260,6 +268,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         if lease is None or journal is None or not has_ended(writes):
             await self._write(lambda saver: saver.put_writes(inner, writes, task_id, task_path))
             return
+        await self._kept.wait(inner)
         rows = [(lease.thread_key, lease.run_key, task_id, text) for text in journal.saving(task_id)]
 
         def save(saver: SqliteSaver) -> None:
@@ -345,7 +354,8 @@ class RunSaver(BaseCheckpointSaver[str]):
         thread_id = configurable["thread_id"].rpartition("/")[2]
         return {**config, "configurable": {**configurable, "thread_id": thread_id}}
 
-    def _outer_tuple(self, found: CheckpointTuple) -> CheckpointTuple:
+    def _read_tuple(self, found: CheckpointTuple) -> CheckpointTuple:
+        self._kept.add(found.config)
         parent = found.parent_config
         return found._replace(
             config=self._outer(found.config), parent_config=None if parent is None else self._outer(parent)

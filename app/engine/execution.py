@@ -93,7 +93,9 @@ class GraphExecution:
             ),
         )
         self._tap = Tap(self._translator, modes=modes, subgraphs=subgraphs)
-        self._saver = checkpoints.saver(run.owner, lease=lease, journal=self._translator)
+        # durability `exit` saves nothing before the end, so no event waits for it
+        journal = self._translator if plan["durability"] != "exit" else None
+        self._saver = checkpoints.saver(run.owner, lease=lease, journal=journal)
         self._control = RunControl()
         self._calls: set[Future[Any]] = set()
         self._graph: Graph | None = None

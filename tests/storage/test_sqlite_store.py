@@ -1,0 +1,150 @@
+"""What only the SQLite store can get wrong: its memory of a log beside the database."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.errors import StoreUnavailable
+from app.runs.store import tail
+from app.storage.sqlite import SqliteStore
+from tests.conformance.harness import (
+    COMPLETE,
+    SUCCESS,
+    is_gapless,
+    key_of,
+    log_of,
+    spawn,
+    started,
+    token,
+    tokens,
+    turns,
+)
+
+TEST_SECONDS = 20.0
+
+
+class SlowAfterCommit(sqlite3.Connection):
+    """Lets a test stand between a commit and the moment when the event loop hears of it."""
+
+    gate: threading.Event | None = None
+    committed = threading.Event()
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        cursor = super().execute(sql, *arguments)
+        if sql == "COMMIT" and self.gate is not None:
+            self.committed.set()
+            assert self.gate.wait(TEST_SECONDS)
+        return cursor
+
+
+def factory_of(made: list[SlowAfterCommit]) -> Callable[[Path], sqlite3.Connection]:
+    def factory(path: Path) -> sqlite3.Connection:
+        made.append(sqlite3.connect(path, isolation_level=None, factory=SlowAfterCommit))
+        return made[-1]
+
+    return factory
+
+
+def test_no_row_says_that_a_run_has_ended_before_its_log_does(tmp_path: Path) -> None:
+    made: list[SlowAfterCommit] = []
+
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path, connection_factory=factory_of(made))
+        lease = await started(store)
+        gate = made[0].gate = threading.Event()
+        made[0].committed = threading.Event()
+        finishing = spawn(store.finish(lease, [COMPLETE], SUCCESS))
+        assert await asyncio.to_thread(made[0].committed.wait, TEST_SECONDS)
+        looking = [spawn(store.get_run(key_of())), spawn(store.find_run("owner", "nothing"))]
+        await asyncio.wait(looking, timeout=0.1)
+        page = await store.read(key_of(), after=0)
+        told = [task.done() for task in looking]
+        gate.set()
+        assert (page.closed, told) == (False, [False, False])
+        run = await looking[0]
+        assert run is not None
+        assert run.is_ended
+        assert (await store.read(key_of(), after=0)).closed
+        await finishing
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+def test_a_reader_that_falls_behind_the_memory_goes_on_from_the_database(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path)
+        lease = await started(store)
+        pages = tail(store, key_of(), after=0)
+        first = await anext(pages)
+        for number in range(30):
+            await store.append(lease, [token(f"{number}" + "x" * 30_000)])  # 900 KB, the memory keeps 256 KiB
+        last = await store.finish(lease, [COMPLETE], SUCCESS)
+        events = [*first.events, *[event async for page in pages for event in page.events]]
+        assert is_gapless(events)
+        assert len(events) == last == 32
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+def test_memory_and_database_hold_the_same_bytes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path)
+        lease = await started(store)
+        for number in range(20):
+            await store.append(lease, tokens(number % 3))
+        await store.finish(lease, [COMPLETE], SUCCESS)
+        live = await log_of(store, key_of())
+        await store.aclose()
+        store = await SqliteStore.open(tmp_path)
+        assert await log_of(store, key_of()) == live
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+def test_events_that_could_not_be_committed_are_in_no_log_and_wake_nobody(tmp_path: Path) -> None:
+    def small(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA max_page_count = 80")
+        return connection
+
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path, connection_factory=small)
+        lease = await started(store)
+        waiting = spawn(store.wait(key_of(), after=1))
+        with pytest.raises(StoreUnavailable):
+            await store.append(lease, [token("x" * 400_000)])
+        await turns()
+        assert not waiting.done()
+        assert await store.append(lease, [token("small")]) == 2
+        await waiting
+        assert is_gapless(await log_of(store, key_of()))
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+def test_all_callers_of_one_commit_are_told_that_it_failed(tmp_path: Path) -> None:
+    def small(path: Path) -> sqlite3.Connection:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA max_page_count = 80")
+        return connection
+
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path, connection_factory=small)
+        leases = [await started(store, f"run-{number}", f"thread-{number}") for number in range(3)]
+        appends = [store.append(lease, [token("x" * 200_000)]) for lease in leases]
+        results = await asyncio.gather(*appends, return_exceptions=True)
+        assert any(isinstance(result, StoreUnavailable) for result in results)
+        for lease, result in zip(leases, results, strict=True):
+            assert len(await log_of(store, lease.run_key)) == (result if isinstance(result, int) else 1)
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
