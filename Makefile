@@ -50,3 +50,6 @@ lock:
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+bench: $(TEST_STAMP)
+	$(BIN)/python -m benchmarks.compare
