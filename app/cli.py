@@ -18,6 +18,9 @@ from pydantic import ValidationError
 from app.errors import ConfigInvalid
 from app.settings import LogLevel, Settings
 
+# streams are broken off at once when the process stops; a client that reads nothing would keep its connection open
+CLOSE_SECONDS = 3
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 1 with a sentence on standard error."""
@@ -66,8 +69,8 @@ def serve(settings: Settings) -> int:
         log_level=settings.log_level,
         access_log=False,
         lifespan="off",  # the server opens it
-        timeout_graceful_shutdown=int(settings.shutdown_grace_seconds) + int(settings.stop_seconds),
-        ws_ping_interval=20.0,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        ws_max_size=2 * settings.max_body_bytes,  # up to there it is an error message, beyond it the end
     )
     server = Server(config, app)
     try:

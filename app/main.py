@@ -151,6 +151,7 @@ def compose(settings: Settings, registry: Registry, store: Store, checkpoints: C
         store=store,
         streams=streams,
         heartbeat_seconds=settings.heartbeat_seconds,
+        max_body_bytes=settings.max_body_bytes,
         allowed_origins=frozenset(settings.cors_origins),
         metrics=make_metrics(executor, streams),
     )

@@ -22,6 +22,7 @@ class Context:
     store: Store
     streams: Streams
     heartbeat_seconds: float
+    max_body_bytes: int
     allowed_origins: frozenset[str]
     metrics: Any = None
     is_ready: bool = False

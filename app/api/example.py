@@ -1,7 +1,6 @@
 """What /docs shows: bodies that run as they are on the example graphs, and answers."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -65,19 +64,23 @@ def body(model: type[BaseModel], examples: Mapping[str, Any] = STARTS) -> dict[s
     return {"requestBody": {"required": False, "content": content}}
 
 
-KEY_HEADERS: Final[list[dict[str, Any]]] = [
-    {
+def header(name: str, description: str) -> dict[str, Any]:
+    return {
         "name": name,
         "in": "header",
         "required": False,
         "description": description,
         "schema": {"type": "string"},
     }
-    for name, description in (
-        ("Idempotency-Key", "The same key with the same body makes one run."),
-        ("Last-Event-ID", "Go on after this event, `<run_id>.<seq>`; nothing is started then."),
-    )
-]
+
+
+IDEMPOTENCY_KEY: Final = header("Idempotency-Key", "The same key with the same body makes one run.")
+LAST_EVENT_ID: Final = header("Last-Event-ID", "Go on after this event, `<run_id>.<seq>`; nothing is started then.")
+
+
+def start(model: type[BaseModel], headers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The request of a route that starts a run."""
+    return {**body(model), "parameters": list(headers)}
 
 
 def query(model: type[BaseModel], names: Sequence[str]) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def query(model: type[BaseModel], names: Sequence[str]) -> dict[str, Any]:
         }
         for name in names
     ]
-    return {"parameters": parameters + KEY_HEADERS}
+    return {"parameters": [*parameters, IDEMPOTENCY_KEY, LAST_EVENT_ID]}
 
 
 def inline(model: type[BaseModel]) -> dict[str, Any]:

@@ -50,7 +50,11 @@ def stream_response(context: Context, request: Request, opened: Opened, view: Vi
     )
 
 
-@router.post("/stream", openapi_extra=example.body(RunBody), responses=example.STREAM)
+@router.post(
+    "/stream",
+    openapi_extra=example.start(RunBody, [example.IDEMPOTENCY_KEY, example.LAST_EVENT_ID]),
+    responses=example.STREAM,
+)
 async def stream(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """Start a run and stream its frames. With `Last-Event-ID`, go on with the run that it names."""
     body = await read_object(request)
@@ -61,7 +65,7 @@ async def stream(request: Request, context: ContextDep, owner: OwnerDep) -> Resp
     return stream_response(context, request, opened)
 
 
-@router.get("/stream", responses=example.STREAM)
+@router.get("/stream", openapi_extra=example.query(RunBody, QUERY_FIELDS), responses=example.STREAM)
 async def stream_by_query(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """The same for EventSource, with the fields that fit a query. At the end it answers 204, and EventSource stops."""
     if dialect_of(request.headers.get("accept", "")) != "eventsource":
@@ -102,7 +106,7 @@ def json_parameter(name: str, text: str) -> Any:
         raise Invalid(f"{name} is not JSON.", loc=("query", name)) from None
 
 
-@router.post("/invoke", openapi_extra=example.body(RunBody), responses=example.INVOKE)
+@router.post("/invoke", openapi_extra=example.start(RunBody, [example.IDEMPOTENCY_KEY]), responses=example.INVOKE)
 async def invoke(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """Start a run, wait for its end and answer with its output."""
     body = await read_object(request)

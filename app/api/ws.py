@@ -21,7 +21,6 @@ from app.runs.model import Run
 
 router = APIRouter()
 
-MAX_MESSAGE_BYTES: Final = 1024 * 1024
 MAX_SUBSCRIPTIONS: Final = 64
 MAX_RUBBISH: Final = 3  # messages that are answered with an error; the next one ends the conversation
 CLOSE_SECONDS: Final = 1.0  # a client that reads nothing does not hear that it is left, and is not waited for
@@ -98,7 +97,7 @@ class Conversation:
         """Deal with a message. One that is not understood counts as rubbish; one that is refused does not."""
         envelope = None
         try:
-            envelope = ws.open_envelope(text, max_bytes=MAX_MESSAGE_BYTES)
+            envelope = ws.open_envelope(text, max_bytes=self._context.max_body_bytes)
             message = ws.parse_message(envelope)
         except (Invalid, BodyTooLarge) as error:
             self._rubbish += 1
@@ -140,9 +139,8 @@ class Conversation:
         # a run that was accepted and not begun, because the client left in between, would wait for its lease to end
         with anyio.CancelScope(shield=True):
             run = await begin_run(self._context, self._owner, message.body, DEFAULT_MODES, key=None)
-        with self._context.runs.attach(run):
-            await self._send(ws.encode_ack(run_id=run.run_id, thread_id=run.thread_id))
-            await self._open(Subscription(run=run, after=0, topics=ws.TOPICS))
+        ack = ws.encode_ack(run_id=run.run_id, thread_id=run.thread_id)
+        await self._open(Subscription(run=run, after=0, topics=ws.TOPICS), ack=ack)
 
     async def _subscribe(self, message: ws.Subscribe) -> None:
         self._check_room(message.run_id)
@@ -154,11 +152,13 @@ class Conversation:
         if run_id not in self._subscriptions and len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise ws.TooManySubscriptions(f"A socket follows {MAX_SUBSCRIPTIONS} runs at a time.")
 
-    async def _open(self, subscription: Subscription) -> None:
-        """Follow a run from now on. An earlier subscription to it ends, without a moment in which nobody looks on."""
+    async def _open(self, subscription: Subscription, *, ack: str | None = None) -> None:
+        """Follow a run from now on, an earlier subscription to it ends; at no moment does nobody look on."""
         run = subscription.run
         with self._context.runs.attach(run):
             self._unsubscribe(run.run_id)
+            if ack is not None:
+                await self._send(ack)
             self._subscriptions[run.run_id] = subscription
             await self._group.start(self._follow, subscription)
 
@@ -189,13 +189,11 @@ class Conversation:
                 shown = reading.select(piece.events, now=time.monotonic(), is_behind=piece.is_behind)
                 for event in shown:
                     if ws.topic_of(event) in subscription.topics:
-                        await self._send(ws.encode(event, run.run_id), subscription)
+                        await self._send(ws.encode(event, run.run_id))
 
-    async def _send(self, text: str, subscription: Subscription | None = None) -> None:
-        """Send a message when it is its turn; of a subscription that ended meanwhile, nothing more."""
+    async def _send(self, text: str) -> None:
+        """Send a message when it is its turn."""
         async with self._sending:
-            if subscription is not None and subscription.scope.cancel_called:
-                return
             try:
                 await self._websocket.send_text(text)
             except (WebSocketDisconnect, RuntimeError):

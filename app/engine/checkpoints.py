@@ -10,12 +10,11 @@ import contextlib
 import copy
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._constants import NULL_TASK_ID, RESUME
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
     ChannelVersions,
@@ -26,9 +25,23 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.pregel import Pregel
 
+from app.engine.backend import Backend, FileBackend, MemoryBackend, Writer, set_up
 from app.engine.saved import SavedCheckpoints
 from app.errors import LeaseLost
 from app.runs.model import Lease, scoped
+
+__all__ = [
+    "Backend",
+    "Checkpoints",
+    "FileBackend",
+    "Journal",
+    "MemoryBackend",
+    "RunSaver",
+    "Writer",
+    "pass_fence",
+    "set_up",
+    "with_checkpoints",
+]
 
 T = TypeVar("T")
 Operation = Callable[[SqliteSaver], T]
@@ -45,25 +58,6 @@ class PlainSaver(SqliteSaver):
     def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:
         with contextlib.closing(self.conn.cursor()) as cursor:
             yield cursor
-
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS fences (thread_key TEXT PRIMARY KEY, version INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS node_events (
-    thread_key TEXT NOT NULL, run_key TEXT NOT NULL, task_id TEXT NOT NULL, text BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS node_events_of_thread ON node_events (thread_key);
-"""
-
-
-def set_up(connection: sqlite3.Connection) -> None:
-    """Make the saver's tables and two of ours.
-
-    `fences` has for each thread the version of the claim that may write. `node_events` has the events of the newest
-    run's nodes, written in one transaction with the nodes' writes: what a crash kept from the log is found there.
-    """
-    SqliteSaver(connection).setup()
-    connection.executescript(SCHEMA)
 
 
 def has_ended(writes: Sequence[tuple[str, Any]]) -> bool:
@@ -83,84 +77,29 @@ def pass_fence(connection: sqlite3.Connection, lease: Lease) -> None:
         connection.execute("DELETE FROM node_events WHERE thread_key = ? AND run_key <> ?", stale)
 
 
-class Backend(Protocol):
-    """Where an operation on a saver is carried out."""
+def put_writes(
+    saver: SqliteSaver, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+) -> None:
+    """Save what a task wrote. When it took an answer that was meant for whoever asks next, that one is gone.
 
-    async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T: ...
-
-    async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T: ...
-
-    async def aclose(self) -> None: ...
+    LangGraph would keep it, and give it to the next question too once the checkpoint is read again (fact 19).
+    """
+    saver.put_writes(config, writes, task_id, task_path)
+    if task_id != NULL_TASK_ID and any(channel == RESUME for channel, _ in writes):
+        taken = (config["configurable"]["thread_id"], NULL_TASK_ID, RESUME)
+        saver.conn.execute("DELETE FROM writes WHERE thread_id = ? AND task_id = ? AND channel = ?", taken)
 
 
 class Journal(Protocol):
     """Whoever makes the events of nodes; called in the loop's thread."""
 
     def saving(self, task_id: str) -> Sequence[bytes]:
-        """The texts of the events that are true once this task's writes are saved."""
+        """The texts to save with this task's writes: the events that are true then, and notes."""
         ...
 
     def saved(self, task_id: str) -> None:
         """They are."""
         ...
-
-
-class Writer(Protocol):
-    """The thread that owns the connection that writes: an operation is committed when `run` returns."""
-
-    async def run(self, operation: Callable[[sqlite3.Connection], T]) -> T: ...
-
-    async def aclose(self) -> None: ...
-
-
-class FileBackend:
-    """One writer thread, and two readers beside it."""
-
-    def __init__(self, path: Path, writer: Writer) -> None:
-        self._path = path
-        self._writer = writer
-        self._readers = ThreadPoolExecutor(2, thread_name_prefix="checkpoints-read")
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
-
-    async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: operation(self._connect()))
-
-    def _connect(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            # closed by another thread than the one that uses it, after all of them have ended
-            connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA query_only = ON")
-            self._local.connection = connection
-            self._connections.append(connection)
-        return connection
-
-    async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._writer.run(operation)
-
-    async def aclose(self) -> None:
-        self._readers.shutdown()
-        for connection in self._connections:
-            connection.close()
-        await self._writer.aclose()
-
-
-class MemoryBackend:
-    """The same tables in memory."""
-
-    def __init__(self) -> None:
-        self._connection = sqlite3.connect(":memory:", isolation_level=None)
-        set_up(self._connection)
-
-    async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return operation(self._connection)
-
-    async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return operation(self._connection)
-
-    async def aclose(self) -> None:
-        self._connection.close()
 
 
 class Checkpoints:
@@ -169,12 +108,27 @@ class Checkpoints:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def saver(self, owner: str, *, lease: Lease | None = None, journal: Journal | None = None) -> "RunSaver":
-        """A saver for the graphs of one owner. With a lease its writes are fenced, inside their transaction."""
-        return RunSaver(self._backend, owner, lease, journal)
+    def saver(
+        self,
+        owner: str,
+        *,
+        lease: Lease | None = None,
+        journal: Journal | None = None,
+        flush: Callable[[], Awaitable[None]] | None = None,
+    ) -> "RunSaver":
+        """A saver for the graphs of one owner. With a lease its writes are fenced, inside their transaction.
+
+        `flush` is awaited before the writes of a task that ended are saved: what it told before must not be lost when
+        it never runs again.
+        """
+        return RunSaver(self._backend, owner, lease, journal, flush)
+
+    async def take_over(self, lease: Lease) -> None:
+        """Keep earlier claims of the thread out from now on: what is read afterwards stays as it is."""
+        await self._backend.write(lambda connection: pass_fence(connection, lease))
 
     async def node_events(self, run_key: str, thread_key: str) -> Sequence[tuple[str, bytes]]:
-        """The task ids and texts of a run's node events, in the order in which they became true."""
+        """The task ids and texts that a run's journal gave, in the order in which they became true."""
         query = "SELECT task_id, text FROM node_events WHERE thread_key = ? AND run_key = ? ORDER BY rowid"
         return await self._backend.read(lambda c: c.execute(query, (thread_key, run_key)).fetchall())
 
@@ -211,18 +165,35 @@ class RunSaver(BaseCheckpointSaver[str]):
     a sync node invokes in a thread of its own.
     """
 
-    def __init__(self, backend: Backend, owner: str, lease: Lease | None, journal: Journal | None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        owner: str,
+        lease: Lease | None,
+        journal: Journal | None,
+        flush: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__()
         self._backend = backend
         self._owner = owner
         self._lease = lease
         self._journal = journal
+        self._flush = flush
+        self._pinned_id: str | None = None
         self._kept = SavedCheckpoints()
         self._loop = asyncio.get_running_loop()
+        self._thread_id = threading.get_ident()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
+    def pin(self, checkpoint_id: str) -> None:
+        """Take this checkpoint of the graph for its newest one, until another is saved."""
+        self._pinned_id = checkpoint_id
+
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        place = config.get("configurable", {})
+        if self._pinned_id and not place.get("checkpoint_ns") and not place.get("checkpoint_id"):
+            config = {**config, "configurable": {**place, "checkpoint_id": self._pinned_id}}
         found = await self._read(lambda saver: saver.get_tuple(self._inner(config)))
         return None if found is None else self._read_tuple(found)
 
@@ -253,7 +224,10 @@ class RunSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         inner = self._inner(config)
+        if not inner["configurable"].get("checkpoint_ns"):
+            self._pinned_id = None
         try:
+            await self._kept.wait_for_writes(config)
             put = self._outer(await self._write(lambda saver: saver.put(inner, checkpoint, metadata, new_versions)))
         except BaseException:
             self._kept.break_off()
@@ -266,13 +240,16 @@ class RunSaver(BaseCheckpointSaver[str]):
     ) -> None:
         inner, lease, journal = self._inner(config), self._lease, self._journal
         if lease is None or journal is None or not has_ended(writes):
-            await self._write(lambda saver: saver.put_writes(inner, writes, task_id, task_path))
+            await self._write(lambda saver: put_writes(saver, inner, writes, task_id, task_path))
             return
-        await self._kept.wait(inner)
+        with self._kept.writing(config):
+            await self._kept.wait(inner)
+            if self._flush is not None:
+                await self._flush()
         rows = [(lease.thread_key, lease.run_key, task_id, text) for text in journal.saving(task_id)]
 
         def save(saver: SqliteSaver) -> None:
-            saver.put_writes(inner, writes, task_id, task_path)
+            put_writes(saver, inner, writes, task_id, task_path)
             if rows:
                 saver.conn.executemany("INSERT INTO node_events VALUES (?, ?, ?, ?)", rows)
 
@@ -321,6 +298,10 @@ class RunSaver(BaseCheckpointSaver[str]):
         return SqliteSaver.get_next_version(cast(SqliteSaver, self), current, channel)
 
     def _from_thread(self, coroutine: Any) -> Any:
+        if threading.get_ident() == self._thread_id:
+            coroutine.close()
+            # it would wait for itself, and the whole server with it
+            raise asyncio.InvalidStateError("A graph was called with a sync method in an async node: use `ainvoke`.")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     # -- below --------------------------------------------------------------------------------------------------

@@ -17,10 +17,14 @@ from app.engine.registry import Registry
 from app.engine.state import Graph, output_of, read_pending, thread_config
 from app.engine.unsaved import mend_loops
 from app.errors import GraphMismatch, GraphNotFound, Invalid
-from app.runs.engine import Execution, Outcome, Past
+from app.runs.engine import Execution, Flush, Outcome, Past
 from app.runs.event import NewEvent
 from app.runs.model import Lease, Run, Thread
 from app.runs.request import NodeNames, RunRequest
+
+
+async def nothing_to_flush() -> None:
+    """For events that nobody keeps."""
 
 
 class GraphEngine:
@@ -102,9 +106,24 @@ class GraphEngine:
         async with self._registry.open(name) as compiled:
             return describe(compiled, self._registry.registration(name))
 
-    def execution(self, run: Run, lease: Lease, put: Callable[[NewEvent], None], past: Past) -> Execution:
+    def execution(
+        self,
+        run: Run,
+        lease: Lease,
+        put: Callable[[NewEvent], None],
+        past: Past,
+        *,
+        flush: Flush = nothing_to_flush,
+    ) -> Execution:
         return GraphExecution(
-            run, lease, put, past, registry=self._registry, checkpoints=self._checkpoints, limits=self._limits
+            run,
+            lease,
+            put,
+            past,
+            flush=flush,
+            registry=self._registry,
+            checkpoints=self._checkpoints,
+            limits=self._limits,
         )
 
     async def outcome(self, run: Run) -> Outcome:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
@@ -17,12 +17,13 @@ from app.engine.checkpoints import Checkpoints, with_checkpoints
 from app.engine.exposure import Exposure
 from app.engine.fit import fitted
 from app.engine.inputs import graph_config, graph_input
+from app.engine.journal import Notes, RunJournal, read_notes, total
 from app.engine.jsonable import dumps
 from app.engine.node_threads import note_calls, returned
 from app.engine.partial import keep_partial
-from app.engine.recover import plan_again, read_history
+from app.engine.recover import History, plan_again, read_history
 from app.engine.registry import Registry
-from app.engine.state import Graph, checkpoint_id_of, output_of, read_pending, thread_config
+from app.engine.state import Graph, asks, checkpoint_id_of, output_of, read_pending, read_state, thread_config
 from app.engine.tap import Tap
 from app.engine.translate import Translator, TranslatorOptions
 from app.errors import RunstreamError
@@ -66,6 +67,7 @@ class GraphExecution:
         put: Callable[[NewEvent], None],
         past: Past,
         *,
+        flush: Callable[[], Awaitable[None]],
         registry: Registry,
         checkpoints: Checkpoints,
         limits: ExecutionLimits,
@@ -93,12 +95,15 @@ class GraphExecution:
             ),
         )
         self._tap = Tap(self._translator, modes=modes, subgraphs=subgraphs)
-        # durability `exit` saves nothing before the end, so no event waits for it
-        journal = self._translator if plan["durability"] != "exit" else None
-        self._saver = checkpoints.saver(run.owner, lease=lease, journal=journal)
+        journal = None
+        if plan["durability"] != "exit":  # that one saves nothing before the end, so no event waits for it
+            journal = RunJournal(self._translator, self._tap.watch, attempt=lease.attempt)
+        self._saver = checkpoints.saver(run.owner, lease=lease, journal=journal, flush=flush)
         self._control = RunControl()
         self._calls: set[Future[Any]] = set()
         self._graph: Graph | None = None
+        self._history: History | None = None  # of the attempts before, once it is known
+        self._notes: Notes | None = None
 
     async def work(self) -> None:
         """Run the graph to its end or a pause. Raises what it raised; `Drained` when `drain` stopped it."""
@@ -107,13 +112,16 @@ class GraphExecution:
         config = graph_config(self._run, recursion_limit=self._limits.max_recursion_limit)
         async with self._registry.open(self._run.graph, config) as compiled:
             graph = self._graph = with_checkpoints(compiled, self._saver)
-            action = plan
+            action: Mapping[str, Any] | None = plan
             if self._past.restart is not None:
-                action = await self._recover(graph, self._past.restart)
+                notes = await self._catch_up(self._past.restart)
+                action = await plan_again(graph, self._run, has_ended_tasks=bool(notes.events))
+            if action is None:
+                return
             if checkpoint_id := action.get("checkpoint_id"):
                 config["configurable"]["checkpoint_id"] = checkpoint_id
             parts = graph.astream(
-                graph_input(action),
+                graph_input(action, self._run.run_id),
                 merge_configs(config, self._tap.config()),
                 context=plan.get("context"),
                 stream_mode=[],
@@ -129,16 +137,23 @@ class GraphExecution:
             except GraphDrained as error:
                 raise Drained from error
 
-    async def _recover(self, graph: Graph, reason: RestartReason) -> Mapping[str, Any]:
-        """Write what a crash kept from the log, tell what is void, and give the plan that this attempt starts from."""
+    async def _catch_up(self, goes_on: RestartReason | None) -> Notes:
+        """Write what a crash kept from the log and, when the run goes on, what is void."""
+        await self._checkpoints.take_over(self._lease)
         history = await read_history(self._past.pages())
-        for task_id, text in await self._checkpoints.node_events(self._run.key, self._run.thread_key):
+        notes = read_notes(await self._checkpoints.node_events(self._run.key, self._run.thread_key))
+        # from here on all at once: a cancelled attempt is caught up or not
+        self._history, self._notes = history, notes
+        for task_id, text in notes.events:
             if task_id not in history.task_ids:
-                history.add(text)
                 self._put(NewEvent("node", text))
-        restart = {"attempt": self._lease.attempt, "discard": history.void(), "reason": reason}
-        self._put(NewEvent("restart", dumps({"event": "restart", **restart})))
-        return await plan_again(graph, self._run)
+        history.end(notes.messages)
+        self._tap.know(notes.messages)
+        if goes_on is not None:
+            restart = {"attempt": self._lease.attempt, "discard": history.void(), "reason": goes_on}
+            self._put(NewEvent("restart", dumps({"event": "restart", **restart})))
+            history.end(history.void())
+        return notes
 
     def drain(self) -> None:
         self._control.request_drain()
@@ -147,6 +162,8 @@ class GraphExecution:
         return await returned(self._calls, seconds)
 
     async def conclude(self, cause: Cause) -> Conclusion:
+        if self._past.restart is not None and self._history is None:
+            await self._catch_up(None)  # it was not begun again
         match cause:
             case Finished():
                 return await self._finished()
@@ -154,17 +171,20 @@ class GraphExecution:
                 return await self._failed(error)
             case Stopped(reason=reason):
                 if cause.keep_partial and self._graph is not None:
-                    await keep_partial(self._graph, self._run.thread_id, self._translator.partial())
+                    await keep_partial(self._graph, self._run.thread_id, self._partial())
                 return await self._stopped(reason)
             case Lost():
                 return await self._error("lost", "error")
             case never:
                 assert_never(never)
 
+    def _partial(self) -> Mapping[str, str]:
+        return {**(self._history.partial() if self._history else {}), **self._translator.partial()}
+
     async def _stopped(self, reason: CancelReason) -> Conclusion:
         match reason:
             case "user" | "disconnect" | "superseded":
-                fields = {"reason": reason, "partial": self._translator.partial()}
+                fields = {"reason": reason, "partial": self._partial()}
                 return await self._ended("cancelled", "cancelled", fields)
             case "timeout" | "idle_timeout":
                 return await self._error(reason, "timeout")
@@ -188,7 +208,9 @@ class GraphExecution:
 
     async def _failed(self, error: BaseException) -> Conclusion:
         logger.error("run %s: failed in node %s", self._run.run_id, self._translator.failed_node, exc_info=error)
-        exposed = f"{type(error).__name__}: {error}" if self._limits.expose_errors else None
+        node = self._translator.failed_node
+        is_shown = self._limits.expose_errors and (node is None or self._exposure.shows(node))
+        exposed = f"{type(error).__name__}: {error}" if is_shown else None
         return await self._error(self._code(error), "error", exposed)
 
     def _code(self, error: BaseException) -> str:
@@ -220,15 +242,20 @@ class GraphExecution:
         if self._graph is not None:
             graph, snapshot = await self._state()
             checkpoint_id = checkpoint_id_of(snapshot)
-            if await read_pending(graph, snapshot, thread_config(self._run.thread_id)):
-                thread_status = "interrupted"
+            is_asked = bool(await read_pending(graph, snapshot, thread_config(self._run.thread_id)))
+        else:
+            newest = await self._saver.aget_tuple(thread_config(self._run.thread_id))
+            checkpoint_id = None if newest is None else newest.checkpoint["id"]
+            is_asked = newest is not None and asks(newest)
+        if is_asked:
+            thread_status = "interrupted"
         return self._conclusion(kind, status, thread_status, fields, checkpoint_id=checkpoint_id, error=error)
 
     async def _state(self) -> tuple[Graph, StateSnapshot]:
         if self._graph is None:
             raise asyncio.InvalidStateError("the graph was never opened")
         config: RunnableConfig = thread_config(self._run.thread_id)
-        snapshot = await self._graph.aget_state(config)
+        snapshot = await read_state(self._graph, config)
         self._translator.close_mirror(snapshot.values)
         return self._graph, snapshot
 
@@ -242,7 +269,7 @@ class GraphExecution:
         checkpoint_id: str | None,
         error: RunError | None = None,
     ) -> Conclusion:
-        usage = self._tap.watch.usage_metadata or None
+        usage = total([self._notes.usage if self._notes else {}, self._tap.watch.usage_metadata]) or None
         text = dumps({"event": kind, **fields, "usage": usage})
         ending = Ending(
             status=status, thread_status=thread_status, usage=usage, error=error, checkpoint_id=checkpoint_id

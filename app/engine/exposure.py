@@ -4,8 +4,10 @@ Whatever is left out here is in no frame, log, answer or mirror: no request can 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
+
+from pydantic import BaseModel
 
 from app.engine.manifest import Registration
 
@@ -32,20 +34,38 @@ class Exposure:
         return outermost in self.nodes
 
     def state(self, values: Any) -> Any:
-        """The part of a state, or of an update of it, that may be seen."""
-        if self.keys is None or not isinstance(values, Mapping):
-            return values
-        return {key: value for key, value in values.items() if key in self.keys}
+        """The part of a state, of an update of it, or of a list of such updates, that may be seen.
 
-    def task(self, task: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        What has no keys (the argument of a Send, the output of an `@entrypoint`) may hold anything, so it is left out
+        where there is a choice of keys.
+        """
+        if self.keys is None:
+            return values
+        if isinstance(values, list | tuple):
+            return [self.state(value) for value in values]
+        named = keys_of(values)
+        return None if named is None else {key: value for key, value in named.items() if key in self.keys}
+
+    def task(self, task: Mapping[str, Any], ns: Sequence[str] = ()) -> Mapping[str, Any] | None:
         """A task of a checkpoint or debug payload, or of a state; None when its node is hidden."""
-        if not self.shows(task["name"]):
+        if not self.shows(task["name"], ns):
             return None
         parts = {key: self.state(task[key]) for key in ("input", "result") if key in task}
         return {**task, **parts}
 
-    def tasks(self, tasks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        return [shown for task in tasks if (shown := self.task(task)) is not None]
+    def tasks(self, tasks: Sequence[Mapping[str, Any]], ns: Sequence[str] = ()) -> list[Mapping[str, Any]]:
+        return [shown for task in tasks if (shown := self.task(task, ns)) is not None]
+
+
+def keys_of(values: Any) -> Mapping[str, Any] | None:
+    """The keys of a state in one of the forms that a graph may have it in."""
+    if isinstance(values, Mapping):
+        return values
+    if isinstance(values, BaseModel):
+        return {name: getattr(values, name) for name in type(values).model_fields}
+    if is_dataclass(values) and not isinstance(values, type):
+        return {field.name: getattr(values, field.name) for field in fields(values)}
+    return None
 
 
 EVERYTHING = Exposure()

@@ -14,7 +14,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send, StateSnapshot
 
 from app.engine.describe import has_messages_key, input_shape
-from app.engine.state import Graph, Pending, edited_questions, read_pending, thread_config
+from app.engine.state import Graph, Pending, edited_questions, read_pending, read_state, thread_config
 from app.errors import (
     AmbiguousResume,
     CheckpointNotFound,
@@ -32,6 +32,9 @@ INTERRUPT_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 # the key of an answer to whoever asks next
 ANYBODY: Final = ""
+
+# what a checkpoint's writes say of the run whose command they hold; LangGraph ignores the channel
+TAKEN: Final = NO_WRITES
 
 # the run's id in the metadata of each of its checkpoints, by which a later attempt knows its own (fact 17)
 RUN_ID_KEY: Final = "runstream_run_id"
@@ -69,7 +72,7 @@ async def read_situation(
     snapshot, pending = None, list[Pending]()
     if thread is not None:
         config = thread_config(thread_id, checkpoint_id)
-        snapshot = await graph.aget_state(config)
+        snapshot = await read_state(graph, config)
         if snapshot.created_at is None:
             snapshot = None
         else:
@@ -231,7 +234,7 @@ def check_nodes(graph: Graph, names: Sequence[str], loc: Sequence[str]) -> None:
         raise Invalid(f"No node is named {unknown[0]!r}; there are: {', '.join(known)}.", loc=loc)
 
 
-def graph_input(plan: Mapping[str, Any]) -> Any:
+def graph_input(plan: Mapping[str, Any], run_id: str) -> Any:
     """What `astream` takes, of a plan."""
     command = plan.get("command")
     if command is None:
@@ -239,9 +242,10 @@ def graph_input(plan: Mapping[str, Any]) -> Any:
     goto = [node if arg is None else Send(node, arg) for node, arg in jumps(command.get("goto", []))]
     resume = command.get("resume")
     if resume and ANYBODY in resume:
-        return Command(resume=resume[ANYBODY], update=command.get("update"), goto=goto)
-    # LangGraph looks at answers by id only where something is pending; after an edit of the state that is this write
-    update = command.get("update") or ([(NO_WRITES, None)] if resume else None)
+        resume = resume[ANYBODY]
+    # saved in one with what it stands beside: by it a later attempt knows that it need not be given again. Besides,
+    # LangGraph looks at answers by id only where something is pending; after an edit of the state this is
+    update = [*Command(update=command.get("update"))._update_as_tuples(), (TAKEN, run_id)]
     return Command(resume=resume, update=update, goto=goto)
 
 

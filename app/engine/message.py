@@ -16,6 +16,7 @@ class OpenMessage:
 
     def __init__(self, *, id: str, node: str, ns: tuple[str, ...], tags: Sequence[str] = ()) -> None:
         self.id = id
+        self.node = node
         self._place: dict[str, Any] = {**({"ns": ns} if ns else {}), "node": node, **({"tags": tags} if tags else {})}
         # what stands before the text is the same for every token of the message
         self._before = dumps({"event": "token", **self._place})[:-1] + b',"data":' + dumps({"id": id})[:-1]
@@ -28,6 +29,10 @@ class OpenMessage:
     @property
     def text(self) -> str:
         return "".join(self._texts)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     def add(self, chunk: AIMessageChunk) -> Iterator[NewEvent]:
         """The events of one chunk. The last one says so, where the model does."""

@@ -62,11 +62,14 @@ class StateMirror:
         self._has_snapshot = False
         self._streaming: dict[str, Any] | None = None
         self._shown_streaming: dict[str, Any] | None = None
-        self._shown_at = 0.0
+        self._shown_at = -STREAMING_SECONDS
+        self._counts: dict[str, int] = {}  # tokens by message: parallel nodes speak in turns
 
     def values(self, values: Any) -> None:
-        """The state's values after a step."""
+        """The state's values after a step. A key of its own called `streaming` wins over the mirror's."""
         new = jsonable(values)
+        if isinstance(new, dict) and STREAMING in new:
+            self._in_state, self._streaming, self._shown_streaming = False, None, None
         if not self._has_snapshot:
             self._has_snapshot = True
             self._values = new
@@ -77,26 +80,38 @@ class StateMirror:
         if patch:
             self._emit({"patch": patch})
 
-    def token(self, node: str, message_id: str, text: Callable[[], str], token: str, *, last: bool) -> None:
-        """A model spoke; `text` gives the message so far. Shown at once at its end, otherwise every now and then."""
+    def token(self, node: str, message_id: str, text: Callable[[], str], token: str) -> None:
+        """A model spoke; `text` gives the message so far. Shown every now and then; `spoken` shows the whole of it."""
         if not self._in_state:
             return
-        current = self._streaming
-        if current is None or current["message_id"] != message_id:
-            current = {"node": node, "message_id": message_id, "token_count": 0, "progress": None}
-            self._streaming = current
-        current["token_count"] += 1
-        current["last_token"] = token
-        if last or self._clock() - self._shown_at >= STREAMING_SECONDS:
+        current = self._current(node, message_id)
+        self._counts[message_id] = self._counts.get(message_id, 0) + 1
+        current["token_count"], current["last_token"] = self._counts[message_id], token
+        if self._clock() - self._shown_at >= STREAMING_SECONDS:
             current["partial"] = text()
+            self._show()
+
+    def spoken(self, message_id: str, text: str) -> None:
+        """A message is over: this is all of it."""
+        if self._streaming is not None and self._streaming["message_id"] == message_id:
+            self._streaming["partial"] = text
             self._show()
 
     def progress(self, node: str, data: Mapping[str, Any]) -> None:
         if not self._in_state:
             return
-        blank = {"node": node, "message_id": None, "partial": "", "last_token": "", "token_count": 0}
-        self._streaming = {**(self._streaming or blank), "progress": jsonable(data)}
+        current = self._streaming if self._streaming is not None else self._current(node, None)
+        current["progress"] = jsonable(data)
         self._show()
+
+    def _current(self, node: str, message_id: str | None) -> dict[str, Any]:
+        """What is shown of a message; progress stays with its node."""
+        current = self._streaming
+        if current is None or current["message_id"] != message_id:
+            progress = current["progress"] if current is not None and current["node"] == node else None
+            said = {"message_id": message_id, "partial": "", "last_token": "", "token_count": 0}
+            current = self._streaming = {"node": node, **said, "progress": progress}
+        return current
 
     def close(self, values: Any) -> None:
         """The run ends with these values: the mirror is exactly them, without `streaming`."""

@@ -23,6 +23,8 @@ class ProgressMeter:
         self._rated: tuple[float, float] | None = None  # when, and the `current` then
         self._rate: float | None = None
         self._reached = -1.0
+        self._began: float | None = None  # the first `current`
+        self._is_done = False  # the total was reached, and that was shown
         self._held: ProgressUpdate | None = None
 
     def update(self, update: ProgressUpdate) -> Mapping[str, Any] | None:
@@ -30,12 +32,14 @@ class ProgressMeter:
         with self._lock:
             now, policy = self._clock(), update.policy
             percent = percent_of(update)
+            self._begin_anew(update["current"])
             passed = [m for m in policy.milestones if percent is not None and self._reached < m <= percent]
-            is_last = update["total"] is not None and update["current"] >= update["total"]
+            is_last = not self._is_done and update["total"] is not None and update["current"] >= update["total"]
             early = self._sent_at is not None and now - self._sent_at < policy.interval_seconds
             if early and not passed and not is_last:
                 self._held = update
                 return None
+            self._is_done = self._is_done or is_last
             return self._data(update, now, percent, max(passed, default=None))
 
     def rest(self) -> Mapping[str, Any] | None:
@@ -43,6 +47,12 @@ class ProgressMeter:
         with self._lock:
             held = self._held
             return None if held is None else self._data(held, self._clock(), percent_of(held), None)
+
+    def _begin_anew(self, current: float) -> None:
+        """Back at its beginning after some of it was done, it is another piece of work, with milestones of its own."""
+        if self._began is None or (current <= self._began and self._rated is not None and self._rated[1] > current):
+            self._began, self._reached, self._is_done = current, -1.0, False
+            self._rated = self._rate = None
 
     def _data(
         self, update: ProgressUpdate, now: float, percent: float | None, milestone: float | None

@@ -1,24 +1,26 @@
 """What another attempt at a run starts from, after a crash or a deploy (docs/architecture.md, recovery).
 
 The log says which nodes have ended and which messages were begun; the checkpoints say where the graph is. Neither the
-input nor an answer may be given twice, and no answer to another question than the one it was meant for (facts 17, 19).
+input nor an answer may be given twice, no answer to another question than the one it was meant for (facts 17, 19), and
+no breakpoint may be passed that nobody has released.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any, Final
 
 import orjson
+from langgraph._internal._constants import NULL_TASK_ID
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.types import _interrupt_id
 
-from app.engine.inputs import RUN_ID_KEY
-from app.engine.state import Graph, Pending, read_pending, thread_config
+from app.engine.breakpoints import is_at_breakpoint
+from app.engine.checkpoints import RunSaver
+from app.engine.inputs import ANYBODY, RUN_ID_KEY, TAKEN
+from app.engine.state import Graph, read_pending, read_state, thread_config
 from app.runs.event import Event
 from app.runs.model import Run
 from app.runs.store import Page
 
-NULL_TASK_ID = "00000000-0000-0000-0000-000000000000"
-RESUME = "__resume__"
+KINDS: Final = frozenset({"token", "tool_call", "tool_call_delta", "node", "discard", "restart"})
 
 
 class History:
@@ -26,42 +28,36 @@ class History:
 
     def __init__(self) -> None:
         self.task_ids: set[str] = set()
-        self._open: dict[str, tuple[Any, str]] = {}  # message id: the node that speaks it
+        self._texts: dict[str, list[str]] = {}  # of the messages that were begun and are not known to be whole or void
 
     def read(self, event: Event) -> None:
-        if event.kind in ("token", "tool_call_delta", "node", "discard", "restart"):
+        if event.kind in KINDS:
             self.add(event.text)
 
     def add(self, text: bytes) -> None:
         frame = orjson.loads(text)
         match frame["event"]:
             case "token":
-                self._open[frame["data"]["id"]] = self._node(frame)
-            case "tool_call_delta":
-                self._open[frame["data"]["message_id"]] = self._node(frame)
+                self._texts.setdefault(frame["data"]["id"], []).append(frame["data"].get("content", ""))
+            case "tool_call" | "tool_call_delta":
+                self._texts.setdefault(frame["data"]["message_id"], [])
             case "node":
                 self.task_ids.add(frame["task_id"])
-                self._close(frame)
             case "discard" | "restart":
-                for message_id in frame["discard"]:
-                    self._open.pop(message_id, None)
+                self.end(frame["discard"])
+
+    def end(self, message_ids: Collection[str]) -> None:
+        """These messages are whole, or void."""
+        for message_id in message_ids:
+            self._texts.pop(message_id, None)
 
     def void(self) -> Sequence[str]:
         """The messages whose node has not ended: what was streamed of them does not count."""
-        return list(self._open)
+        return list(self._texts)
 
-    def _close(self, frame: Mapping[str, Any]) -> None:
-        """A node ended, so its messages are whole: the ones it returned, or all of them where it returned none."""
-        mine = [message_id for message_id, node in self._open.items() if node == self._node(frame)]
-        data = frame["data"]
-        messages = data.get("messages") if isinstance(data, dict) else None
-        returned = {m.get("id") for m in messages if isinstance(m, dict)} if isinstance(messages, list) else set()
-        for message_id in [i for i in mine if i in returned] or mine:
-            del self._open[message_id]
-
-    @staticmethod
-    def _node(frame: Mapping[str, Any]) -> tuple[Any, str]:
-        return tuple(frame.get("ns") or ()), frame["node"]
+    def partial(self) -> Mapping[str, str]:
+        """Their texts so far."""
+        return {message_id: "".join(texts) for message_id, texts in self._texts.items() if any(texts)}
 
 
 async def read_history(pages: AsyncIterator[Page]) -> History:
@@ -72,44 +68,54 @@ async def read_history(pages: AsyncIterator[Page]) -> History:
     return history
 
 
-async def plan_again(graph: Graph, run: Run) -> Mapping[str, Any]:
-    """The plan of another attempt: what of the run's own is not done yet; an empty one goes on from the state."""
-    config = thread_config(run.thread_id)
-    newest = await graph.checkpointer.aget_tuple(config)  # type: ignore[union-attr]
-    if newest is not None and newest.metadata.get(RUN_ID_KEY) == run.run_id:
-        return {}
-    plan = dict(run.request)
-    command = plan.get("command")
-    if command is None or newest is None:
+async def plan_again(graph: Graph, run: Run, *, has_ended_tasks: bool) -> Mapping[str, Any] | None:
+    """The plan of another attempt: what of the run's own is not done yet; an empty one goes on from the state.
+
+    None: the graph had come to a breakpoint, and waits there. `has_ended_tasks`: earlier attempts have finished some.
+    """
+    saver, plan = graph.checkpointer, run.request
+    assert isinstance(saver, RunSaver)
+    if await is_at_breakpoint(graph, run, before=plan["interrupt_before"], after=plan["interrupt_after"]):
+        return None
+    newest = await saver.aget_tuple(thread_config(run.thread_id))
+    if newest is None:
         return plan
-    plan["command"] = await remaining(graph, run, command, newest) or None
-    return plan
+    if newest.metadata.get(RUN_ID_KEY) == run.run_id:
+        return {}
+    place = plan.get("checkpoint_id")
+    base = newest if place is None else await saver.aget_tuple(thread_config(run.thread_id, place))
+    if base is None or plan.get("input") is not None:
+        return plan
+    command = None if plan.get("command") is None else await remaining(graph, run, plan["command"], base)
+    if place is None or not has_ended_tasks:
+        return {**plan, "command": command}
+    # at a checkpoint that it is told by its id, LangGraph would run those tasks again
+    saver.pin(place)
+    return {**plan, "command": command, "checkpoint_id": None}
 
 
-async def remaining(graph: Graph, run: Run, command: Mapping[str, Any], newest: CheckpointTuple) -> dict[str, Any]:
-    """Of a command that began on another run's checkpoint, what that checkpoint has not taken yet."""
+async def remaining(
+    graph: Graph, run: Run, command: Mapping[str, Any], base: CheckpointTuple
+) -> Mapping[str, Any] | None:
+    """Of a command that began at another run's checkpoint, what that checkpoint has not taken yet; None: nothing."""
     rest = dict(command)
-    taken = [channel for task_id, channel, _ in newest.pending_writes or () if task_id == NULL_TASK_ID]
-    if any(channel != RESUME for channel in taken):
+    is_taken = (NULL_TASK_ID, TAKEN, run.run_id) in (base.pending_writes or ())
+    if is_taken:
         rest.pop("update", None)
         rest.pop("goto", None)
-    if rest.get("resume"):
-        config = thread_config(run.thread_id)
-        pending = await read_pending(graph, await graph.aget_state(config), config)
-        asked = {p.id for p in pending if not await is_answered(graph, run, p)}
-        rest["resume"] = {key: value for key, value in rest["resume"].items() if key in asked}
-        if not rest["resume"]:
+    if "resume" in rest:
+        is_given = is_taken and ANYBODY in rest["resume"]
+        rest["resume"] = {} if is_given else await unanswered(graph, run, rest["resume"])
+        if not rest["resume"] and run.request.get("checkpoint_id") is None:
+            # with a checkpoint's id an empty one stays: without it LangGraph would go back in time, and ask again
             del rest["resume"]
-    return rest
+    return rest or None
 
 
-async def is_answered(graph: Graph, run: Run, pending: Pending) -> bool:
-    """Whether the task has its answer already, although its question still stands in the checkpoint."""
-    config = thread_config(run.thread_id, checkpoint_ns="|".join(pending.ns))
-    found = await graph.checkpointer.aget_tuple(config)  # type: ignore[union-attr]
-    for task_id, channel, value in (found.pending_writes or ()) if found else ():
-        ns = "|".join((*pending.ns, f"{pending.node}:{task_id}"))
-        answers = value if channel == RESUME and isinstance(value, list) else ()
-        if any(_interrupt_id(ns, number) == pending.id for number in range(len(answers))):
-            return True
-    return False
+async def unanswered(graph: Graph, run: Run, answers: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers to questions that still stand there: LangGraph would give an old one to the next question."""
+    if ANYBODY in answers:
+        return dict(answers)
+    config = thread_config(run.thread_id, run.request.get("checkpoint_id"))
+    asked = {pending.id for pending in await read_pending(graph, await read_state(graph, config), config)}
+    return {key: value for key, value in answers.items() if key in asked}

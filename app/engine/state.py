@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import RESUME
-from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
+from langgraph.errors import InvalidUpdateError
 from langgraph.pregel import Pregel
+from langgraph.pregel._task_status import read_task_statuses
 from langgraph.types import Interrupt, PregelTask, StateSnapshot, _interrupt_id
 
 from app.engine.exposure import EVERYTHING, Exposure
@@ -15,6 +17,18 @@ from app.engine.jsonable import jsonable
 from app.engine.translate import FAILED_TASK
 
 Graph = Pregel[Any, Any, Any, Any]
+
+# what reducers, edges and LangGraph itself raise about values that they do not take; the rest is a bug, not a request
+REFUSALS: Final = (
+    InvalidUpdateError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +63,22 @@ def checkpoint_id_of(snapshot: StateSnapshot) -> str | None:
     return None if value is None else str(value)
 
 
+async def read_state(graph: Graph, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
+    """The state that a config names.
+
+    LangGraph applies what the nodes of an unfinished step have written. Where that is just what the state does not take
+    (the run failed on it) it raises, for ever; the state is then given as it was before that step.
+    """
+    try:
+        return await graph.aget_state(config, subgraphs=subgraphs)
+    except REFUSALS:
+        assert isinstance(graph.checkpointer, BaseCheckpointSaver)
+        newest = await graph.checkpointer.aget_tuple(config)
+        if newest is None or config["configurable"].get("checkpoint_id"):
+            raise
+        return await graph.aget_state(newest.config, subgraphs=subgraphs)
+
+
 async def read_pending(graph: Graph, snapshot: StateSnapshot, config: RunnableConfig) -> list[Pending]:
     """All interrupts of a thread that wait for an answer, in subgraphs too, each once, innermost node first.
 
@@ -58,12 +88,18 @@ async def read_pending(graph: Graph, snapshot: StateSnapshot, config: RunnableCo
     if not snapshot.interrupts:
         return []
     if any(task.interrupts and task.state for task in snapshot.tasks):
-        snapshot = await graph.aget_state(config, subgraphs=True)
+        snapshot = await read_state(graph, config, subgraphs=True)
     found: dict[str, Pending] = {}
     for pending in walk(snapshot.tasks, ()):
         found.setdefault(pending.id, pending)
     answered = await read_answered(graph, snapshot, ())
     return [pending for pending in found.values() if pending.id not in answered]
+
+
+def asks(saved: CheckpointTuple) -> bool:
+    """Whether a question stands in a checkpoint, as far as can be seen without its graph."""
+    statuses = read_task_statuses(saved.pending_writes or ())
+    return any(status.pending_interrupts for status in statuses.values())
 
 
 async def read_answered(graph: Graph, snapshot: StateSnapshot, ns: tuple[str, ...]) -> set[str]:
@@ -129,11 +165,12 @@ def output_of(graph: Graph, values: Any) -> Any:
 def snapshot_json(snapshot: StateSnapshot, exposure: Exposure = EVERYTHING) -> dict[str, Any]:
     """A state as LangGraph's API gives it; the text of exceptions is left out, since it may hold anything."""
     config = snapshot.config.get("configurable", {})
+    ns = places_of(config.get("checkpoint_ns", ""))
     parent = (snapshot.parent_config or {}).get("configurable")
     return {
         "values": jsonable(exposure.state(snapshot.values)) if snapshot.created_at or snapshot.values else {},
         "next": list(snapshot.next),
-        "tasks": exposure.tasks([task_json(task, exposure) for task in snapshot.tasks]),
+        "tasks": exposure.tasks([task_json(task, exposure) for task in snapshot.tasks], ns),
         "metadata": public_metadata(snapshot.metadata),
         "created_at": snapshot.created_at,
         "checkpoint": checkpoint_json(config),
@@ -142,6 +179,15 @@ def snapshot_json(snapshot: StateSnapshot, exposure: Exposure = EVERYTHING) -> d
         "parent_checkpoint_id": parent.get("checkpoint_id") if parent else None,
         "interrupts": [interrupt_json(interrupt) for interrupt in snapshot.interrupts],
     }
+
+
+def places_of(checkpoint_ns: str) -> tuple[str, ...]:
+    """The `node:task_id` of each graph round a subgraph, the outermost first.
+
+    >>> places_of("child:1f|inner:2e")
+    ('child:1f', 'inner:2e')
+    """
+    return tuple(checkpoint_ns.split("|")) if checkpoint_ns else ()
 
 
 def public_metadata(metadata: Any) -> dict[str, Any]:

@@ -10,15 +10,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from uuid import UUID
 
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import BaseMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import RunnableConfig
+from langgraph._internal._config import recast_checkpoint_ns
 from langgraph._internal._constants import CONFIG_KEY_CHECKPOINT_NS, CONFIG_KEY_RUNTIME, CONFIG_KEY_STREAM
 from langgraph.config import get_config
-from langgraph.constants import TAG_HIDDEN
+from langgraph.constants import TAG_HIDDEN, TAG_NOSTREAM
 from langgraph.pregel._messages import Meta, StreamMessagesHandler, graph_namespace
 from langgraph.pregel.protocol import StreamChunk, StreamProtocol
 from langgraph.runtime import Runtime
@@ -57,6 +59,11 @@ class Tap:
             "callbacks": [self.watch, *([self._listener] if self._listener else [])],
         }
 
+    def know(self, message_ids: Collection[str]) -> None:
+        """These messages were spoken in an attempt before; a node that returns one does not say it again."""
+        if self._listener is not None:
+            self._listener.seen.update(message_ids)
+
     def call(self, method: Callable[..., None], *args: Any) -> None:
         """Call a method of the translator in the loop's thread, now or as soon as it gets there, in order."""
         if threading.get_ident() == self._thread_id:
@@ -67,6 +74,14 @@ class Tap:
     def message(self, ns: Namespace, metadata: dict[str, Any], message: BaseMessage) -> None:
         node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
         self.call(self._translator.message, ns, node, task_id, message, metadata.get("tags") or ())
+
+    def hides(self, tags: Collection[str]) -> bool:
+        """Whether no client may see what a model with these tags says."""
+        return self._translator.hides(tags)
+
+    def shows_key(self, key: str) -> bool:
+        """Whether clients may see this key of the state."""
+        return self._translator.shows_key(key)
 
     def node_started(self, metadata: dict[str, Any]) -> None:
         node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
@@ -135,7 +150,8 @@ class RunWatch(UsageMetadataCallbackHandler):
         if outer is None or (outer and outer not in self._tasks):
             return False
         above = place.rpartition("|")[0]
-        return above == outer or bool(outer and above.startswith(f"{outer}|"))
+        # a child that keeps its state from run to run (`checkpointer=True`) has no task ids in its namespace
+        return above in (outer, recast_checkpoint_ns(outer)) or bool(outer and above.startswith(f"{outer}|"))
 
     def on_tool_start(self, serialized: Any, input_str: str, *, run_id: UUID, **kwargs: Any) -> None:
         self._places[run_id] = (kwargs.get("metadata") or {}).get("langgraph_checkpoint_ns") or ""
@@ -180,6 +196,7 @@ class MessageListener(StreamMessagesHandler):
         super().__init__(lambda chunk: None, subgraphs=True)
         self._tap = tap
         self._roots_only = not subgraphs
+        self._hidden: set[UUID] = set()  # calls that LangGraph does not stream, and that no client may see
 
     def _emit(self, meta: Meta, message: BaseMessage, *, dedupe: bool = False) -> None:
         if dedupe and message.id in self.seen:
@@ -200,6 +217,8 @@ class MessageListener(StreamMessagesHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
+        if tags and TAG_NOSTREAM in tags and self._tap.hides(tags):
+            self._hidden.add(run_id)
         if metadata and "langgraph_checkpoint_ns" in metadata and self._hears(metadata):
             super().on_chat_model_start(
                 serialized,
@@ -233,6 +252,14 @@ class MessageListener(StreamMessagesHandler):
                 **kwargs,
             )
 
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
+        if run_id in self._hidden:
+            # or what the node returns of it would be taken for a message of the node's own
+            said = [choice.message.id for choices in response.generations for choice in choices if has_message(choice)]
+            self.seen.update(id for id in said if id)
+            self._hidden.discard(run_id)
+        super().on_llm_end(response, run_id=run_id, **kwargs)
+
     def _hears(self, metadata: dict[str, Any]) -> bool:
         return self._tap.watch.is_own(metadata) and not (self._roots_only and graph_namespace(metadata))
 
@@ -245,9 +272,15 @@ class MessageListener(StreamMessagesHandler):
             for message in messages_of(response):
                 self._emit(meta, message, dedupe=True)
         for key, value in items_of(response):
+            if not self._tap.shows_key(key):
+                continue
             for message in messages_of(value):
                 if key == "messages" or isinstance(message, ToolMessage):
                     self._emit(meta, message, dedupe=True)
+
+
+def has_message(choice: Any) -> TypeGuard[ChatGeneration]:
+    return isinstance(choice, ChatGeneration)
 
 
 def items_of(update: Any) -> Iterable[tuple[str, Any]]:

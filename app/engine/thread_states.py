@@ -20,10 +20,13 @@ from app.engine.exposure import Exposure
 from app.engine.inputs import check_nodes, jumps
 from app.engine.jsonable import jsonable
 from app.engine.state import (
+    REFUSALS,
     Graph,
     checkpoint_json,
     edited_questions,
     interrupt_json,
+    places_of,
+    read_state,
     snapshot_json,
     thread_config,
 )
@@ -37,18 +40,6 @@ logger = logging.getLogger(__name__)
 HISTORY_PAGE: Final = 20
 
 FILTER_KEY: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-
-# what reducers, edges and LangGraph itself raise about values that they do not take; the rest is a bug, not a request
-REFUSALS: Final = (
-    InvalidUpdateError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-    TypeError,
-    ValueError,
-)
 
 
 class GraphThreadStates:
@@ -77,13 +68,15 @@ class GraphThreadStates:
         config = config_at(thread, at)
         if thread.graph is None:
             return snapshot_json(existing(nothing(config), at))
+        if not shows_place(self._engine.exposure(thread.graph), at.ns):
+            raise CheckpointNotFound(at.id or at.ns)
         async with self._engine.graph_of(thread.owner, thread.graph) as graph:
-            snapshot = existing(await graph.aget_state(config, subgraphs=subgraphs), at)
+            snapshot = existing(await read_state(graph, config, subgraphs=subgraphs), at)
             return snapshot_json(snapshot, self._engine.exposure(thread.graph))
 
     async def history(self, thread: Thread, query: HistoryQuery) -> Sequence[Mapping[str, Any]]:
         check_filter(query.metadata)
-        if thread.graph is None:
+        if thread.graph is None or not shows_place(self._engine.exposure(thread.graph), query.ns):
             return []
         config = thread_config(thread.thread_id, checkpoint_ns=query.ns)
         before = None if query.before is None else thread_config(thread.thread_id, query.before)
@@ -108,7 +101,7 @@ class GraphThreadStates:
             async with aclosing(Draft(compiled.checkpointer, thread)) as draft:
                 made = await apply_updates(with_checkpoints(compiled, draft), config, edit.supersteps)
                 await draft.commit()
-            snapshot = await compiled.aget_state(thread_config(thread.thread_id))
+            snapshot = await read_state(compiled, thread_config(thread.thread_id))
             return Edited(
                 checkpoint=checkpoint_json(made["configurable"]),
                 is_open=bool(snapshot.next),
@@ -191,6 +184,11 @@ def graph_of(thread: Thread) -> str:
     return thread.graph or ""
 
 
+def shows_place(exposure: Exposure, checkpoint_ns: str) -> bool:
+    """Whether the state of the graph itself, or of a subgraph, may be seen."""
+    return not checkpoint_ns or exposure.shows("", places_of(checkpoint_ns))
+
+
 def config_at(thread: Thread, at: Place) -> RunnableConfig:
     config = thread_config(thread.thread_id, at.id, at.ns)
     if at.map:
@@ -213,7 +211,7 @@ def existing(snapshot: StateSnapshot, at: Place, *, is_required: bool = False) -
 
 
 async def read_head(graph: Graph, thread: Thread, exposure: Exposure) -> dict[str, Head]:
-    snapshot = await graph.aget_state(thread_config(thread.thread_id))
+    snapshot = await read_state(graph, thread_config(thread.thread_id))
     if snapshot.created_at is None:
         return {}
     asked = {task.id: [interrupt_json(i) for i in task.interrupts] for task in snapshot.tasks if task.interrupts}

@@ -50,6 +50,7 @@ class _Task:
     has_result: bool = False
     messages: dict[str, OpenMessage] = field(default_factory=dict)  # those of a task that has not ended
     spoken: list[str] = field(default_factory=list)  # the ids of those of one that has
+    results: list[str] = field(default_factory=list)  # the ids of results of tools
 
 
 class Translator:
@@ -64,6 +65,7 @@ class Translator:
         self._cached: list[tuple[Namespace, str, Any]] = []
         self._held: dict[str, list[NewEvent]] = {}
         self._durable: set[str] = set()
+        self._speakers: set[str] = set()  # the tasks that have spoken and ended, and are not saved
         self._meters: dict[str, ProgressMeter] = {}
         self.failed_node: str | None = None
         self._failed_below = False
@@ -99,17 +101,13 @@ class Translator:
         """A piece of a message, or a whole one, as the model speaks or a node returns it."""
         if "messages" not in self._modes or not self._shows(ns, node, tags):
             return
-        if isinstance(message, AIMessageChunk):
+        if isinstance(message, AIMessage):
             opened = self._open(ns, node, task_id, message.id or "", tags)
-            for event in opened.add(message):
+            pieces = opened.add(message) if isinstance(message, AIMessageChunk) else opened.whole(message)
+            for event in pieces:
                 self._put(self._fitted(event))
-            if self._mirror is not None and isinstance(message.content, str) and message.content:
-                is_last = message.chunk_position == "last"
-                self._mirror.token(node, opened.id, lambda: opened.text, message.content, last=is_last)
-        elif isinstance(message, AIMessage):
-            opened = self._open(ns, node, task_id, message.id or "", tags)
-            for event in opened.whole(message):
-                self._put(self._fitted(event))
+            if self._mirror is not None:
+                self._show_text(self._mirror, opened, message)
         elif isinstance(message, ToolMessage):
             data = {
                 "id": message.tool_call_id,
@@ -117,7 +115,14 @@ class Translator:
                 "content": message.content,
                 "status": message.status,
             }
+            self._task(task_id, ns, node).results.append(message.id or "")
             self._emit("tool_result", ns, {"node": node, "data": data})
+
+    def _show_text(self, mirror: StateMirror, opened: OpenMessage, message: AIMessage) -> None:
+        if text := str(message.text):
+            mirror.token(opened.node, opened.id, lambda: opened.text, text)
+        if opened.is_closed:
+            mirror.spoken(opened.id, opened.text)
 
     def custom(self, ns: Namespace, node: str, data: Any) -> None:
         """Whatever a node gave to its stream writer, or dispatched as a custom event."""
@@ -149,20 +154,20 @@ class Translator:
             case "values":
                 self._values(ns, without_interrupts(data))
             case "checkpoints" if self._shows(ns):
-                self._emit("checkpoint", ns, {"data": self._checkpoint(data)})
+                self._emit("checkpoint", ns, {"data": self._checkpoint(ns, data)})
             case "debug" if self._shows(ns):
                 self._debug(ns, data)
 
-    def _checkpoint(self, payload: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _checkpoint(self, ns: Namespace, payload: Mapping[str, Any]) -> Mapping[str, Any]:
         exposure, safe = self._options.exposure, safe_checkpoint(payload)
-        return {**safe, "values": exposure.state(safe.get("values")), "tasks": exposure.tasks(safe["tasks"])}
+        return {**safe, "values": exposure.state(safe.get("values")), "tasks": exposure.tasks(safe["tasks"], ns)}
 
     def _debug(self, ns: Namespace, data: Mapping[str, Any]) -> None:
         payload = data["payload"]
         if data["type"] == "checkpoint":
-            self._emit("debug", ns, {"data": {**data, "payload": self._checkpoint(payload)}})
+            self._emit("debug", ns, {"data": {**data, "payload": self._checkpoint(ns, payload)}})
         elif self._shows(ns, payload["name"]):
-            shown = self._options.exposure.task(safe_tasks([payload])[0])
+            shown = self._options.exposure.task(safe_task(payload), ns)
             self._emit("debug", ns, {"data": {**data, "payload": shown}})
 
     def _values(self, ns: Namespace, values: Any) -> None:
@@ -188,15 +193,17 @@ class Translator:
         task_id, node = data["id"], data["name"]
         task = self._task(task_id, ns, node)
         task.has_result = True
+        meter = self._meters.pop(task_id, None)
+        if meter is not None and (rest := meter.rest()) is not None:
+            self.progress(ns, node, rest)
         if data["error"] is not None:
             self._task_failed(ns, node, data["error"])
             return
         for opened in task.messages.values():
             for event in opened.close():
                 self._put(self._fitted(event))
-        meter = self._meters.pop(task_id, None)
-        if meter is not None and (rest := meter.rest()) is not None:
-            self.progress(ns, node, rest)
+            if self._mirror is not None:
+                self._mirror.spoken(opened.id, opened.text)
         updates = self._updates.pop(ns, [])
         mine = [update for name, update in updates if name == node]
         if len(mine) < len(updates):
@@ -214,6 +221,8 @@ class Translator:
         task = self._task(task_id, ns, node)
         task.spoken += task.messages
         task.messages.clear()
+        if task.spoken or task.results:
+            self._speakers.add(task_id)
         if "updates" not in self._modes or not self._shows(ns, node):
             return
         data = node_data(self._options.exposure.state(update))
@@ -238,15 +247,25 @@ class Translator:
                 self._node_ended(task_id, *self._cached.pop(place))
         return [event.text for held_id in self._held_by(task_id) for event in self._held[held_id]]
 
+    def spoken_by(self, task_id: str) -> Sequence[str]:
+        """The ids of the messages that are whole once the writes of a task are saved."""
+        speakers = [self._tasks[speaker_id] for speaker_id in self._among(self._speakers, task_id)]
+        return [message_id for task in speakers for message_id in (*task.spoken, *task.results)]
+
     def saved(self, task_id: str) -> None:
         """The writes of a task are saved, so the task never runs again: its event may be written (fact 21)."""
         self._durable.add(task_id)
+        self._speakers.difference_update(self._among(self._speakers, task_id))
         for held_id in self._held_by(task_id):
             for event in self._held.pop(held_id):
                 self._put(event)
 
     def _held_by(self, task_id: str) -> Sequence[str]:
-        return [held_id for held_id in self._held if held_id == task_id or self._is_below(held_id, task_id)]
+        return self._among(self._held, task_id)
+
+    def _among(self, task_ids: Collection[str], task_id: str) -> Sequence[str]:
+        """The task, and those of the subgraphs that it runs."""
+        return [other_id for other_id in task_ids if other_id == task_id or self._is_below(other_id, task_id)]
 
     def _is_below(self, held_id: str, task_id: str) -> bool:
         return any(segment.endswith(f":{task_id}") for segment in self._tasks[held_id].ns)
@@ -272,10 +291,20 @@ class Translator:
 
     # -- below --------------------------------------------------------------------------------------------------
 
+    def hides(self, tags: Collection[str]) -> bool:
+        """Whether no client may see what a model with these tags says."""
+        return not self._options.exposure.hidden_tags.isdisjoint(tags)
+
+    def shows_key(self, key: str) -> bool:
+        keys = self._options.exposure.keys
+        return keys is None or key in keys
+
     def _shows(self, ns: Namespace, node: str | None = None, tags: Sequence[str] = ()) -> bool:
         if ns and not self._options.subgraphs:
             return False
-        return node is None or self._options.exposure.shows(node, ns, tags)
+        if node is None and not ns:
+            return True
+        return self._options.exposure.shows(node or "", ns, tags)
 
     def _task(self, task_id: str, ns: Namespace, node: str) -> _Task:
         task = self._tasks.get(task_id)

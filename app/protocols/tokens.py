@@ -18,7 +18,7 @@ MAX_PATTERN_LENGTH: Final = 200
 PATTERN_SECONDS: Final = 0.05  # a pattern that needs longer for a token is one that never ends
 MAX_FLUSH_COUNT: Final = 10_000
 MAX_FLUSH_MILLISECONDS: Final = 60_000
-EVERYTHING: Final = 1 << 30
+MAX_BATCH_CHARACTERS: Final = 65_536  # what a reader may hold back, whatever it asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,12 +50,15 @@ class TokenPolicy:
         return self.count > 1 or self.seconds is not None
 
     def keeps(self, frame: Mapping[str, Any]) -> bool:
-        """Whether a token frame passes the filters."""
-        text, tags = frame["data"]["content"], frozenset(frame.get("tags", ()))
+        """Whether a token frame passes the filters. Of one that is truncated, the text is not there to be looked at."""
+        text, tags = frame["data"].get("content"), frozenset(frame.get("tags", ()))
         if self.nodes is not None and frame["node"] not in self.nodes:
             return False
         if (self.tags is not None and not self.tags & tags) or self.exclude_tags & tags:
             return False
+        return text is None or self._says(text)
+
+    def _says(self, text: str) -> bool:
         if len(text) < self.min_length or (self.exclude_whitespace and text and not text.strip()):
             return False
         return self.pattern is None or self._is_found(text)
@@ -102,7 +105,7 @@ def parse_flush(flush: Any, loc: Sequence[str]) -> tuple[int, float | None]:
         case {"count": count, **rest} if not rest and is_whole(count, 1, MAX_FLUSH_COUNT):
             return count, None
         case {"ms": ms, **rest} if not rest and is_whole(ms, 1, MAX_FLUSH_MILLISECONDS):
-            return EVERYTHING, ms / 1000
+            return MAX_FLUSH_COUNT, ms / 1000
         case _:
             raise Invalid('flush is "each", {"count": n} or {"ms": n}.', loc=(*loc, "flush"))
 
@@ -140,6 +143,18 @@ class _Batch:
     last: Event
     texts: list[str] = field(default_factory=list)
     reasonings: list[str] = field(default_factory=list)
+    characters: int = 0
+
+    def add(self, event: Event, data: Mapping[str, Any]) -> None:
+        self.last = event
+        self.texts.append(data["content"])
+        self.reasonings.append(data.get("reasoning", ""))
+        self.characters += len(self.texts[-1]) + len(self.reasonings[-1])
+        if data.get("last"):
+            self.frame["data"]["last"] = True
+
+    def is_full(self, count: int) -> bool:
+        return len(self.texts) >= count or self.characters >= MAX_BATCH_CHARACTERS
 
     def event(self) -> Event:
         """One event for all of them, with the seq of the last."""
@@ -175,8 +190,8 @@ class TokenView:
         policy = self._policy
         if not (policy.filters or policy.joins or is_behind or self._batch):
             return events
-        shown = list(self._select(events, now, EVERYTHING if is_behind else policy.count))
-        if self._batch is not None and (policy.seconds is None and policy.count == 1):
+        shown = list(self._select(events, now, MAX_FLUSH_COUNT if is_behind else policy.count))
+        if self._batch is not None and (self._batch.is_full(policy.count) or self._is_due(now)):
             shown.extend(self.flush())
         return shown
 
@@ -185,6 +200,9 @@ class TokenView:
         batch, self._batch, self.due_at = self._batch, None, None
         return [] if batch is None else [batch.event()]
 
+    def _is_due(self, now: float) -> bool:
+        return self.due_at is not None and self.due_at <= now
+
     def _select(self, events: Sequence[Event], now: float, count: int) -> Iterator[Event]:
         for event in events:
             if event.kind != "token":
@@ -192,22 +210,33 @@ class TokenView:
                 yield event
                 continue
             frame = orjson.loads(event.text)
-            if self._policy.keeps(frame):
+            if not self._policy.keeps(frame):
+                yield from self._leave_out(frame)
+            elif "content" not in frame["data"]:
+                # truncated (wire contract, section 2): it says where its text is, and there is nothing to join
+                yield from self.flush()
+                yield event
+            else:
                 yield from self._add(event, frame, now, count)
 
+    def _leave_out(self, frame: Mapping[str, Any]) -> Sequence[Event]:
+        """Of a frame that is filtered: the end of a message is the end of what was held back of it, all the same."""
+        is_end = self._batch is not None and self._batch.key == key_of(frame) and frame["data"].get("last")
+        return self.flush() if is_end else ()
+
     def _add(self, event: Event, frame: dict[str, Any], now: float, count: int) -> Iterator[Event]:
-        data = frame["data"]
-        key = (tuple(frame.get("ns", ())), frame["node"], data["id"], data.get("index"))
+        key, data = key_of(frame), frame["data"]
         if self._batch is not None and self._batch.key != key:
             yield from self.flush()
         if self._batch is None:
             self._batch = _Batch(key, frame, event)
             self.due_at = None if self._policy.seconds is None else now + self._policy.seconds
-        batch = self._batch
-        batch.last = event
-        batch.texts.append(data["content"])
-        batch.reasonings.append(data.get("reasoning", ""))
-        if data.get("last"):
-            batch.frame["data"]["last"] = True
-        if data.get("last") or len(batch.texts) >= count:
+        self._batch.add(event, data)
+        if data.get("last") or self._batch.is_full(count):
             yield from self.flush()
+
+
+def key_of(frame: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tokens have in common that may be joined: the message, and its block."""
+    data = frame["data"]
+    return tuple(frame.get("ns", ())), frame["node"], data["id"], data.get("index")

@@ -1,6 +1,6 @@
 """What the core asks of whatever runs graphs. `app.engine` is the one implementation; the core knows none."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -86,6 +86,9 @@ class Execution(Protocol):
         ...
 
 
+Flush = Callable[[], Awaitable[None]]
+
+
 class Drained(Exception):
     """The graph stopped at a step's edge because `drain` asked it to."""
 
@@ -106,7 +109,11 @@ class Engine(Protocol):
         """
         ...
 
-    def execution(self, run: Run, lease: Lease, put: Callable[[NewEvent], None], past: Past) -> Execution: ...
+    def execution(
+        self, run: Run, lease: Lease, put: Callable[[NewEvent], None], past: Past, *, flush: Flush
+    ) -> Execution:
+        """An attempt that gives its events to `put`; they are in the log when a `flush` that began later returns."""
+        ...
 
     async def outcome(self, run: Run) -> Outcome:
         """What an ended run left behind, read from its checkpoint."""

@@ -201,7 +201,13 @@ class RunExecutor:
             active.done.set()
 
     async def _run(self, active: ActiveRun) -> Cause:
-        execution = active.execution = self._engine.execution(active.run, active.lease, active.log.put, active.past)
+        try:
+            execution = self._engine.execution(
+                active.run, active.lease, active.log.put, active.past, flush=active.log.flush
+            )
+        except Exception as error:  # its graph is not registered any more, say
+            return Failed(error=error)
+        active.execution = execution
         if active.run.crashes >= MAX_CRASHES:
             return Lost()
         work = active.work = asyncio.create_task(execution.work(), name=f"work {active.run.run_id}")  # noqa: TID251
@@ -249,14 +255,16 @@ class RunExecutor:
         await self._store.abandon(active.lease)
 
     async def _end(self, active: ActiveRun, cause: Cause) -> None:
-        assert active.execution is not None
+        conclusion = unreadable_end(active.run)
         try:
-            conclusion = await active.execution.conclude(cause)
+            if active.execution is not None:
+                conclusion = await active.execution.conclude(cause)
+            elif isinstance(cause, Failed):
+                logger.error("run %s: can't be begun", active.run.run_id, exc_info=cause.error)
         except LeaseLost:
             raise
         except Exception:
             logger.exception("run %s: how it ended could not be read", active.run.run_id)
-            conclusion = unreadable_end(active.run)
         events = [*active.log.remainder(), *conclusion.events]
         await self._store.finish(active.lease, events, conclusion.ending)
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from app.errors import LogClosed
 from app.runs.event import NewEvent
 from app.runs.model import Lease
 from app.runs.store import Store
@@ -20,6 +21,10 @@ class LogWriter:
         self._pending: list[NewEvent] = []
         self._wake = asyncio.Event()
         self._draining = False
+        self._written = 0
+        self._moved = asyncio.Event()  # replaced whenever something was written, or never will be
+        self._is_over = False
+        self._error: Exception = LogClosed("The log takes no more of this attempt.")
         self.count = 0
 
     def put(self, event: NewEvent) -> None:
@@ -27,13 +32,34 @@ class LogWriter:
         self.count += 1
         self._wake.set()
 
+    async def flush(self) -> None:
+        """Return when what was put until now is in the log. Raises what an append raised, or LogClosed."""
+        count = self.count
+        while self._written < count:
+            if self._is_over:
+                raise self._error
+            await self._moved.wait()
+
     async def pump(self) -> None:
-        while not self._draining:
-            await self._wake.wait()
-            self._wake.clear()
-            if self._pending and not self._draining:
-                batch, self._pending = self._pending, []
-                await self._store.append(self._lease, batch)
+        try:
+            while not self._draining:
+                await self._wake.wait()
+                self._wake.clear()
+                if self._pending and not self._draining:
+                    await self._append()
+        except Exception as error:
+            self._error = error
+            raise
+        finally:
+            self._is_over = True
+            self._moved.set()
+
+    async def _append(self) -> None:
+        batch, self._pending = self._pending, []
+        await self._store.append(self._lease, batch)
+        self._written += len(batch)
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
 
     def drain(self) -> None:
         """Let the pump end after the append under way; what is left is for `remainder`."""

@@ -24,9 +24,10 @@ from app.runs.event import Event, NewEvent
 from app.runs.executor import RunExecutor
 from app.runs.model import CancelReason, NewRun, Run, Thread, scoped
 from app.runs.request import RunRequest
-from app.runs.store import MAX_PAGE_EVENTS, Page, Patience, RunQuery, Store, tail
+from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page, Patience, RunQuery, Store, tail
 
 MAX_CHECKS = 5
+LARGE_EVENT_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,7 +209,7 @@ class RunService:
         with self._executor.attach(run.key):
             async with aclosing(pages):
                 async for page in pages:
-                    full_pages = full_pages + 1 if len(page.events) >= MAX_PAGE_EVENTS else 0
+                    full_pages = full_pages + 1 if is_full(page) else 0
                     is_behind = was_at_end and full_pages > 1 and page.is_live
                     yield Slice(run=run, events=page.events, is_behind=is_behind)
                     was_at_end = was_at_end or full_pages == 0
@@ -275,6 +276,13 @@ class RunService:
         """Let running steps end, within the grace, and give up the rest."""
         self.begin_drain()
         await self._executor.aclose()
+
+
+def is_full(page: Page) -> bool:
+    """Whether a page ends because of its size, so that more is there."""
+    if len(page.events) >= MAX_PAGE_EVENTS:
+        return True
+    return sum(len(event.text) for event in page.events) > MAX_PAGE_BYTES - LARGE_EVENT_BYTES
 
 
 def restart_reason(before: Run, claimed: Run) -> RestartReason | None:

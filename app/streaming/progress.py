@@ -1,16 +1,14 @@
 """Progress of long work. Call it as often as you like: the server shows what a person can see."""
 
 import contextvars
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from langgraph.config import get_stream_writer
+from app.streaming.node import Node, wrapped, writer
 
 T = TypeVar("T")
-Node = TypeVar("Node", bound=Callable[..., Any])
 Calculator = Callable[[float, float | None], float | None]
 
 
@@ -39,11 +37,9 @@ def progress(current: float, total: float | None = None, *, message: str | None 
 
     Outside of a running graph it does nothing.
     """
-    try:
-        write = get_stream_writer()
-    except (RuntimeError, KeyError):
-        return  # not in a graph
-    write(ProgressUpdate(current, total, message, _policy.get(ProgressPolicy())))
+    write = writer()
+    if write is not None:
+        write(ProgressUpdate(current, total, message, _policy.get(ProgressPolicy())))
 
 
 def track(iterable: Iterable[T], total: float | None = None, *, message: str | None = None) -> Iterator[T]:
@@ -66,26 +62,12 @@ def stream_progress(
     """
     policy = ProgressPolicy(interval_seconds=interval_seconds, milestones=tuple(milestones), calculator=calculator)
 
-    def decorate(node: Node) -> Node:
-        if inspect.iscoroutinefunction(node):
+    @contextmanager
+    def around(_: tuple[Any, ...]) -> Iterator[Callable[[Any], None]]:
+        token = _policy.set(policy)
+        try:
+            yield lambda _: None
+        finally:
+            _policy.reset(token)
 
-            @functools.wraps(node)
-            async def call(*args: Any, **kwargs: Any) -> Any:
-                token = _policy.set(policy)
-                try:
-                    return await node(*args, **kwargs)
-                finally:
-                    _policy.reset(token)
-        else:
-
-            @functools.wraps(node)
-            def call(*args: Any, **kwargs: Any) -> Any:
-                token = _policy.set(policy)
-                try:
-                    return node(*args, **kwargs)
-                finally:
-                    _policy.reset(token)
-
-        return call  # type: ignore[return-value]  # the same signature as the node's
-
-    return decorate
+    return lambda node: wrapped(node, around)
