@@ -34,20 +34,20 @@ def find_node() -> str:
     return node
 
 
-def install_node_packages() -> Path:
-    """The folder of the Node clients, with the packages that its lock names."""
-    lock = NODE_DIR / "package-lock.json"
-    installed = NODE_DIR / "node_modules" / ".package-lock.json"
+def install_node_packages(folder: Path = NODE_DIR) -> Path:
+    """The folder of the Node clients, or another one, with the packages that its lock names."""
+    lock = folder / "package-lock.json"
+    installed = folder / "node_modules" / ".package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
-        return NODE_DIR
+        return folder
     npm = shutil.which("npm") or missing("npm is not installed, so the Node clients were not tried.")
     command = [npm, "ci", "--no-audit", "--no-fund"]
-    done = subprocess.run(command, cwd=NODE_DIR, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     if done.returncode != 0:
         missing(f"npm could not install the Node clients, so they were not tried:\n{done.stderr}")
     # a later npm leaves its own record untouched when there is nothing to do
     installed.touch()
-    return NODE_DIR
+    return folder
 
 
 def missing(sentence: str) -> NoReturn:

@@ -15,11 +15,14 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
-    """Break a stream off after so many whole frames and some bytes of the next one, by TCP's RST or FIN."""
+    """Break a stream off after so many whole frames and some bytes of the next one, by TCP's RST or FIN.
+
+    Or by a `stall`: nothing more comes, and the connection stays open on both sides until the client leaves.
+    """
 
     frames: int
     torn_bytes: int = 0
-    how: Literal["reset", "close"] = "close"
+    how: Literal["reset", "close", "stall"] = "close"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -145,6 +148,8 @@ class CuttingProxy:
             end = None if cut is None else end_of(exchange.response, cut)
             client.sendall(exchange.response[sent:end])
             if end is not None and cut is not None:
+                if cut.how == "stall":
+                    client.recv(1)
                 if cut.how == "reset":
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
                 return

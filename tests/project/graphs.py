@@ -18,14 +18,15 @@ from langchain_core.callbacks.manager import AsyncCallbackManagerForLLMRun, Call
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
-from langgraph.config import get_stream_writer
+from langgraph.config import get_config, get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy, Send, interrupt
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
+
+from app.streaming import track
 
 
 def trace(line: str) -> None:
@@ -556,13 +557,23 @@ async def paced_speak(state: Chat) -> Chat:
 paced = StateGraph(Chat).add_node("speak", paced_speak).add_edge(START, "speak").add_edge("speak", END).compile()
 
 
+async def brisk_speak(state: Chat) -> Chat:
+    words = [f"w{i} " for i in range(40)]
+    return {"messages": [await Speaker(words=words, delay_seconds=0.01).ainvoke(state["messages"])]}
+
+
+# the same for clients that come back at once
+brisk = StateGraph(Chat).add_node("speak", brisk_speak).add_edge(START, "speak").add_edge("speak", END).compile()
+
+
 @dataclasses.dataclass
 class Place:
     city: str
     days: int = 1
 
 
-async def tell(state: Steps, config: RunnableConfig, runtime: Runtime[Place]) -> Steps:
+async def tell(state: Steps, runtime: Runtime[Place]) -> Steps:
+    config = get_config()
     own = {key: value for key, value in config["configurable"].items() if not key.startswith(("__", "checkpoint"))}
     metadata = {key: value for key, value in config["metadata"].items() if key.startswith("own")}
     tags = sorted(tag for tag in config.get("tags") or () if not tag.startswith("graph:"))
@@ -781,3 +792,37 @@ async def recite(state: Gated) -> dict[str, Any]:
 
 
 recites = StateGraph(Gated).add_node("speak", recite).add_edge(START, "speak").add_edge("speak", END).compile()
+
+
+async def report(state: Steps) -> Steps:
+    return {"log": list(track(["a", "b"], message="reading"))}
+
+
+reports = StateGraph(Steps).add_node("read", report).add_edge(START, "read").add_edge("read", END).compile()
+
+
+class GatedSpeaker(Speaker):
+    """Says each word when the test has put another byte into the gate's file."""
+
+    gate: str
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for index, chunk in enumerate(self._chunks()):
+            await pass_gate(self.gate, index + 1)
+            if run_manager:
+                await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+
+async def speak_by_gate(state: Gated) -> dict[str, Any]:
+    await GatedSpeaker(words=[f"w{index} " for index in range(state.get("count", 6))], gate=state["gate"]).ainvoke("go")
+    return {"done": True}
+
+
+halts = StateGraph(Gated).add_node("speak", speak_by_gate).add_edge(START, "speak").add_edge("speak", END).compile()
