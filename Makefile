@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.run-installed
 TEST_STAMP := $(VENV)/.test-installed
+# much of the suite waits for real sockets and clocks, so it takes more workers than there are cores
+WORKERS ?= 4
 
 .PHONY: run test check lint format lock clean browser bench
 
@@ -12,7 +14,7 @@ run: $(RUN_STAMP)
 	$(BIN)/runstream serve
 
 test: check browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: lint
 	$(BIN)/mypy
