@@ -120,6 +120,9 @@ class GraphExecution:
                 return
             if checkpoint_id := action.get("checkpoint_id"):
                 config["configurable"]["checkpoint_id"] = checkpoint_id
+            if "state" in self._run.stream_modes:
+                begun = await read_state(graph, thread_config(self._run.thread_id, checkpoint_id))
+                self._translator.open_mirror(begun.values)
             parts = graph.astream(
                 graph_input(action, self._run.run_id),
                 merge_configs(config, self._tap.config()),

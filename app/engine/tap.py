@@ -44,7 +44,7 @@ class Tap:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         self.watch = RunWatch(self)
-        self._listener = MessageListener(self, subgraphs=subgraphs) if "messages" in modes else None
+        self._listener = MessageListener(self, subgraphs=subgraphs) if translator.hears_messages else None
 
     def config(self) -> RunnableConfig:
         """What to merge into the config of `astream`."""

@@ -6,7 +6,7 @@ every reader gets the same text. All methods are for the event loop's own thread
 
 import asyncio
 import concurrent.futures
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -73,6 +73,11 @@ class Translator:
         if "state" in self._modes:
             self._mirror = StateMirror(lambda data: self._emit("state", (), {"data": data}), in_state=options.in_state)
 
+    @property
+    def hears_messages(self) -> bool:
+        """Whether models are to stream: for token frames, or for the mirror alone."""
+        return "messages" in self._modes or (self._mirror is not None and self._options.in_state)
+
     # -- what nodes say -----------------------------------------------------------------------------------------
 
     def node_started(self, ns: Namespace, node: str, task_id: str, step: int | None) -> None:
@@ -99,13 +104,12 @@ class Translator:
 
     def message(self, ns: Namespace, node: str, task_id: str, message: BaseMessage, tags: Sequence[str] = ()) -> None:
         """A piece of a message, or a whole one, as the model speaks or a node returns it."""
-        if "messages" not in self._modes or not self._shows(ns, node, tags):
+        if not self.hears_messages or not self._shows(ns, node, tags):
             return
         if isinstance(message, AIMessage):
             opened = self._open(ns, node, task_id, message.id or "", tags)
             pieces = opened.add(message) if isinstance(message, AIMessageChunk) else opened.whole(message)
-            for event in pieces:
-                self._put(self._fitted(event))
+            self._say(pieces)
             if self._mirror is not None:
                 self._show_text(self._mirror, opened, message)
         elif isinstance(message, ToolMessage):
@@ -116,7 +120,12 @@ class Translator:
                 "status": message.status,
             }
             self._task(task_id, ns, node).results.append(message.id or "")
-            self._emit("tool_result", ns, {"node": node, "data": data})
+            self._say([self._event("tool_result", ns, {"node": node, "data": data})])
+
+    def _say(self, events: Iterable[NewEvent]) -> None:
+        for event in events:
+            if "messages" in self._modes:
+                self._put(self._fitted(event))
 
     def _show_text(self, mirror: StateMirror, opened: OpenMessage, message: AIMessage) -> None:
         if text := str(message.text):
@@ -200,8 +209,7 @@ class Translator:
             self._task_failed(ns, node, data["error"])
             return
         for opened in task.messages.values():
-            for event in opened.close():
-                self._put(self._fitted(event))
+            self._say(opened.close())
             if self._mirror is not None:
                 self._mirror.spoken(opened.id, opened.text)
         updates = self._updates.pop(ns, [])
@@ -278,6 +286,11 @@ class Translator:
             for event in events:
                 self._put(event)
         self._held.clear()
+
+    def open_mirror(self, values: Any) -> None:
+        """The run begins with these values of the state; its input is not among them yet."""
+        if self._mirror is not None:
+            self._mirror.values(self._options.exposure.state(values))
 
     def close_mirror(self, values: Any) -> None:
         """The run ends, in whatever way, with these values of the state."""

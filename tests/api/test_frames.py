@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +38,6 @@ RUNS: dict[str, dict[str, Any]] = {
 
 PAUSED = {"ask", "ask_both", "ask_below", "paused"}
 FAILED = {"fails", "fails_below", "model_fails", "loops"}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running(tmp_path_factory.mktemp("frames") / "data") as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def client(server: RunningServer) -> Iterator[httpx.Client]:
-    with server.client() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def test_the_mirror_is_the_threads_state_after_reducers_branches_and_deletions(c
     assert states[-1]["counts"] == {"both": 3}
     assert states[-1]["tree"] == {"a/b": {"~": [1, {"deep": 1}]}, "same": [1, True, None, 1.0]}
     assert sorted(states[-1]["log"]) == sorted(["plan", "left", "right", "turn", "last"])
-    assert [list(frame["data"]) for frame in frames if frame["event"] == "state"][0] == ["snapshot"]
+    assert next(list(frame["data"]) for frame in frames if frame["event"] == "state") == ["snapshot"]
     assert [state.get("log", []) for state in states][:2] == [[], ["plan"]]
 
 

@@ -335,12 +335,14 @@ def test_a_discard_is_sent_whatever_the_modes() -> None:
 
 
 @pytest.mark.parametrize("cancelled", [asyncio.CancelledError(), concurrent.futures.CancelledError()])
-def test_the_node_that_failed_is_named_not_the_one_it_took_along(cancelled: BaseException) -> None:
+@pytest.mark.parametrize("failed_first", [True, False])
+def test_the_node_that_failed_is_named_not_the_one_it_took_along(cancelled: BaseException, failed_first: bool) -> None:
     told = Told()
     told.start("t1", "left")
     told.start("t2", "right")
-    told.result("t2", "right", error=ValueError("secret"))
-    told.result("t1", "left", error=cancelled)
+    ends: list[tuple[str, str, BaseException]] = [("t2", "right", ValueError("secret")), ("t1", "left", cancelled)]
+    for task_id, node, error in ends if failed_first else ends[::-1]:
+        told.result(task_id, node, error=error)
     assert told.translator.failed_node == "right"
 
 
