@@ -25,7 +25,7 @@ from app.engine import require_strict_msgpack
 from app.engine.checkpoints import Checkpoints, FileBackend, MemoryBackend, set_up
 from app.engine.engine import GraphEngine
 from app.engine.execution import ExecutionLimits
-from app.engine.node_threads import NodeThreads
+from app.engine.node_threads import NodeThreads, contain_exits
 from app.engine.registry import Registry
 from app.engine.thread_states import GraphThreadStates
 from app.errors import ConfigInvalid
@@ -91,6 +91,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         threads = NodeThreads(settings.max_node_threads)
         stack.callback(threads.shutdown, wait=False, cancel_futures=True)
         asyncio.get_running_loop().set_default_executor(threads)
+        asyncio.get_running_loop().set_task_factory(contain_exits)  # type: ignore[arg-type]  # it takes `context`, too
         registry = await asyncio.to_thread(Registry.load, settings.config)
         store = await open_store(settings)
         stack.push_async_callback(store.aclose)
@@ -98,6 +99,7 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         stack.push_async_callback(checkpoints.aclose)
         context = compose(settings, registry, store, checkpoints)
         stack.push_async_callback(context.runs.drain)
+        await context.graphs.check()
         await context.runs.take_up()
         context.is_ready = True
         yield context

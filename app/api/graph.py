@@ -5,6 +5,7 @@ from fastapi import APIRouter, Response
 
 from app.api.context import ContextDep
 from app.api.example import PROBLEMS
+from app.errors import GraphUnavailable
 
 router = APIRouter(prefix="/graphs", tags=["graphs"], responses=PROBLEMS)
 
@@ -14,10 +15,10 @@ async def list_graphs(context: ContextDep) -> Response:
     """All registered graphs; one that can't be served has an `error` and nothing else to show."""
     found = []
     for name in context.graphs.names:
-        if name in context.graphs.problems:
-            found.append({"name": name, "error": "graph_unavailable"})
-        else:
+        try:
             found.append(dict(await context.graphs.describe(name)))
+        except GraphUnavailable as error:
+            found.append({"name": name, "error": error.code})
     return Response(orjson.dumps({"graphs": found}), media_type="application/json")
 
 

@@ -239,6 +239,11 @@ class RunSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         inner, lease, journal = self._inner(config), self._lease, self._journal
+        if task_id == NULL_TASK_ID:
+            # a command's own writes; on a new thread the checkpoint that they name is never saved
+            self._kept.add(config)
+            await self._write(lambda saver: put_writes(saver, inner, writes, task_id, task_path))
+            return
         if lease is None or journal is None or not has_ended(writes):
             await self._write(lambda saver: put_writes(saver, inner, writes, task_id, task_path))
             return

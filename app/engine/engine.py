@@ -14,7 +14,7 @@ from app.engine.exposure import Exposure
 from app.engine.inputs import check_nodes, plan_action, read_situation
 from app.engine.jsonable import jsonable
 from app.engine.registry import Registry
-from app.engine.state import Graph, output_of, read_pending, thread_config
+from app.engine.state import Graph, output_of, read_pending, read_state, thread_config
 from app.engine.unsaved import mend_loops
 from app.errors import GraphMismatch, GraphNotFound, Invalid
 from app.runs.engine import Execution, Flush, Outcome, Past
@@ -35,6 +35,7 @@ class GraphEngine:
         self._registry = registry
         self._checkpoints = checkpoints
         self._limits = limits
+        self._problems: Mapping[str, str] = registry.problems
 
     def graph_name(self, asked: str | None, thread: Thread | None) -> str:
         bound = None if thread is None else thread.graph
@@ -100,7 +101,11 @@ class GraphEngine:
 
     @property
     def problems(self) -> Mapping[str, str]:
-        return self._registry.problems
+        return self._problems
+
+    async def check(self) -> None:
+        """Open each graph once, so that `problems` names the factories that make none, too."""
+        self._problems = await self._registry.check()
 
     async def describe(self, name: str) -> Mapping[str, Any]:
         async with self._registry.open(name) as compiled:
@@ -131,7 +136,7 @@ class GraphEngine:
             return Outcome(output=None, interrupts=[], next=[])
         async with self.graph_of(run.owner, run.graph) as graph:
             config = thread_config(run.thread_id, run.checkpoint_id)
-            snapshot = await graph.aget_state(config)
+            snapshot = await read_state(graph, config)
             pending = await read_pending(graph, snapshot, config)
             return Outcome(
                 output=jsonable(self.exposure(run.graph).state(output_of(graph, snapshot.values))),

@@ -125,7 +125,7 @@ class GraphExecution:
                 self._translator.open_mirror(begun.values)
             parts = graph.astream(
                 graph_input(action, self._run.run_id),
-                merge_configs(config, self._tap.config()),
+                merge_configs(config, self._tap.config(compiled.store)),
                 context=plan.get("context"),
                 stream_mode=[],
                 interrupt_before=plan["interrupt_before"] or None,

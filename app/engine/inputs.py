@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
+from langchain_core.messages import convert_to_messages
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import NO_WRITES
 from langgraph.graph.state import CompiledStateGraph
@@ -113,6 +114,22 @@ def check_input(value: Any, graph: Graph) -> None:
     has_keys = isinstance(graph, CompiledStateGraph) and "__root__" not in graph.channels
     if has_keys and not isinstance(value, Mapping):
         raise Invalid("This graph's input is an object.", loc=("body", "input"))
+    if isinstance(value, Mapping) and takes_messages(graph) and "messages" in value:
+        check_messages(value["messages"])
+
+
+def takes_messages(graph: Graph) -> bool:
+    """Whether the state's `messages` are messages, and not just a key of that name."""
+    reducer = getattr(graph.channels.get("messages"), "operator", None)
+    return getattr(reducer, "__name__", "") in ("_add_messages", "add_messages")
+
+
+def check_messages(value: Any) -> None:
+    """Raise Invalid for what LangGraph's reducer does not take as a message, or as several."""
+    try:
+        convert_to_messages(value if isinstance(value, list) else [value])
+    except (ValueError, TypeError, NotImplementedError, KeyError, AttributeError) as error:
+        raise Invalid("These are no messages.", loc=("body", "input", "messages")) from error
 
 
 def refuse_paused(request: RunRequest, now: Situation) -> None:
@@ -192,7 +209,11 @@ def answers(value: Any, now: Situation) -> dict[str, Any]:
         return dict(value)
     if len(now.pending) > 1:
         raise AmbiguousResume(now.questions)
-    return {now.pending[0].id: value}
+    asked = now.pending[0]
+    if not asked.is_kept and value not in (None, {}):
+        # the subgraph that asks has no checkpoints: it asks under another id each time it runs
+        return {ANYBODY: value}
+    return {asked.id: value}
 
 
 def is_map(value: Any) -> bool:

@@ -54,10 +54,15 @@ class StateMirror:
         *,
         in_state: bool,
         clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
+        """`later(seconds, action)` calls the action in so many seconds, in the loop's own thread."""
         self._emit = emit
         self._in_state = in_state
         self._clock = clock
+        self._later = later
+        self._is_waiting = False  # what was said last is shown later
+        self._text: Callable[[], str] = str
         self._values: Any = None
         self._has_snapshot = False
         self._streaming: dict[str, Any] | None = None
@@ -81,14 +86,26 @@ class StateMirror:
             self._emit({"patch": patch})
 
     def token(self, node: str, message_id: str, text: Callable[[], str], token: str) -> None:
-        """A model spoke; `text` gives the message so far. Shown every now and then; `spoken` shows the whole of it."""
+        """A model spoke; `text` gives the message so far. Its first token is shown at once, the others soon."""
         if not self._in_state:
             return
         current = self._current(node, message_id)
         self._counts[message_id] = self._counts.get(message_id, 0) + 1
-        current["token_count"], current["last_token"] = self._counts[message_id], token
-        if self._clock() - self._shown_at >= STREAMING_SECONDS:
-            current["partial"] = text()
+        current["token_count"], current["last_token"], self._text = self._counts[message_id], token, text
+        wait = self._shown_at + STREAMING_SECONDS - self._clock()
+        if wait <= 0 or self._counts[message_id] == 1:
+            self._show_text()
+        elif not self._is_waiting:
+            self._is_waiting = True
+            self._later(wait, self._show_later)
+
+    def _show_later(self) -> None:
+        self._is_waiting = False
+        self._show_text()
+
+    def _show_text(self) -> None:
+        if self._streaming is not None and self._streaming["message_id"] is not None:
+            self._streaming["partial"] = self._text()
             self._show()
 
     def spoken(self, message_id: str, text: str) -> None:

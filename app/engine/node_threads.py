@@ -6,7 +6,7 @@ goes on in its thread (fact 12), so a run has to know which of these are still i
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -35,6 +35,26 @@ def note_calls() -> set[Future[Any]]:
     calls: set[Future[Any]] = set()
     _calls_of_run.set(calls)
     return calls
+
+
+class NodeExited(Exception):
+    """A node raised SystemExit or KeyboardInterrupt: it ends its run, not the server."""
+
+
+def contain_exits(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], **options: Any
+) -> asyncio.Task[T]:
+    """The loop's task factory. asyncio lets SystemExit and KeyboardInterrupt out of the loop: not those of nodes."""
+    context = options.get("context")
+    calls = _calls_of_run.get() if context is None else context.get(_calls_of_run)
+    return asyncio.Task(coroutine if calls is None else _contained(coroutine), loop=loop, **options)
+
+
+async def _contained(coroutine: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise NodeExited(f"a node raised {type(error).__name__}") from error
 
 
 async def returned(calls: set[Future[Any]], seconds: float) -> bool:

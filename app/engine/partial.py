@@ -16,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 
 from app.engine.describe import has_messages_key
-from app.engine.state import Graph, thread_config
+from app.engine.state import Graph, read_state, thread_config
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ async def keep_partial(graph: Graph, thread_id: str, partial: Mapping[str, str])
     `partial` is text by message id. A graph without a `messages` key is only made idle.
     """
     config = thread_config(thread_id)
-    snapshot = await graph.aget_state(config)
+    snapshot = await read_state(graph, config)
     if snapshot.created_at is None or not snapshot.next:
         return
     messages = snapshot.values.get("messages", []) if has_messages_key(graph) else None

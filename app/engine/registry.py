@@ -4,13 +4,14 @@ A graph that can't be loaded keeps none of the others from being served: it stay
 `problems` with the file, the attribute and the exception's last line.
 """
 
+import asyncio
 import copy
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from langgraph.graph import START, StateGraph
 from langgraph.pregel import Pregel
@@ -25,6 +26,8 @@ __all__ = ["AnyGraph", "NodeNames", "Registration", "Registry"]
 AnyGraph = Pregel[Any, Any, Any, Any]
 
 logger = logging.getLogger(__name__)
+
+FACTORY_SECONDS: Final = 30.0
 
 
 class Registry:
@@ -139,7 +142,9 @@ async def _made(
     registration: Registration, factory: Factory, config: Mapping[str, Any], stack: AsyncExitStack
 ) -> AnyGraph:
     try:
-        return _compiled(await make(factory, config, stack), registration, "the factory made")
+        async with asyncio.timeout(FACTORY_SECONDS):
+            made = await make(factory, config, stack)
+        return _compiled(made, registration, "the factory made")
     except LoadFailed as error:
         logger.error("Graph %r can't be served: %s", registration.name, error, exc_info=error.__cause__)
         raise GraphUnavailable(registration.name, str(error)) from error

@@ -31,6 +31,9 @@ REFUSALS: Final = (
 )
 
 
+MAX_ANSWERS: Final = 50
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pending:
     """An interrupt that waits for an answer; `ns` is the subgraph it is in, () for the graph itself."""
@@ -40,6 +43,7 @@ class Pending:
     node: str
     ns: tuple[str, ...]
     response_schema: Any
+    is_kept: bool = True  # False: its graph has no checkpoints, so it will ask under another id
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -63,12 +67,19 @@ def checkpoint_id_of(snapshot: StateSnapshot) -> str | None:
     return None if value is None else str(value)
 
 
+def readable(graph: Graph) -> Graph:
+    """The graph for reading states: LangGraph would make the next nodes' input, and validate it, for ever in vain."""
+    nodes = {name: node.copy({"mapper": None}) for name, node in graph.nodes.items()}
+    return graph.copy(update={"nodes": nodes})
+
+
 async def read_state(graph: Graph, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
     """The state that a config names.
 
     LangGraph applies what the nodes of an unfinished step have written. Where that is just what the state does not take
     (the run failed on it) it raises, for ever; the state is then given as it was before that step.
     """
+    graph = readable(graph)
     try:
         return await graph.aget_state(config, subgraphs=subgraphs)
     except REFUSALS:
@@ -128,7 +139,16 @@ def walk(tasks: Sequence[PregelTask], ns: tuple[str, ...]) -> Iterator[Pending]:
                 node=task.name,
                 ns=ns,
                 response_schema=interrupt.response_schema,
+                is_kept=is_from(interrupt, task, ns),
             )
+
+
+def is_from(interrupt: Interrupt[Any], task: PregelTask, ns: tuple[str, ...]) -> bool:
+    """Whether an interrupt's id is derived from this task, after so many answers, as LangGraph does it."""
+    own = f"{task.name}:{task.id}"
+    # a subgraph that keeps its state from run to run has no task id in its place
+    places = ("|".join((*ns, own)), "|".join((*(place.rpartition(":")[0] for place in ns), own)))
+    return any(_interrupt_id(place, count) == interrupt.id for place in places for count in range(MAX_ANSWERS))
 
 
 async def edited_questions(graph: Graph, snapshot: StateSnapshot) -> list[tuple[Pending, str]]:
@@ -140,7 +160,7 @@ async def edited_questions(graph: Graph, snapshot: StateSnapshot) -> list[tuple[
     """
     before = snapshot
     while (before.metadata or {}).get("source") == "update" and before.parent_config:
-        before = await graph.aget_state(before.parent_config)
+        before = await readable(graph).aget_state(before.parent_config)
         if before.interrupts:
             tasks = {task.path: task for task in snapshot.tasks}
             again = [(task, tasks[task.path]) for task in before.tasks if task.path in tasks]

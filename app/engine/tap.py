@@ -24,6 +24,7 @@ from langgraph.constants import TAG_HIDDEN, TAG_NOSTREAM
 from langgraph.pregel._messages import Meta, StreamMessagesHandler, graph_namespace
 from langgraph.pregel.protocol import StreamChunk, StreamProtocol
 from langgraph.runtime import Runtime
+from langgraph.store.base import BaseStore
 from langgraph.types import StreamMode
 from pydantic import BaseModel
 
@@ -46,15 +47,15 @@ class Tap:
         self.watch = RunWatch(self)
         self._listener = MessageListener(self, subgraphs=subgraphs) if translator.hears_messages else None
 
-    def config(self) -> RunnableConfig:
-        """What to merge into the config of `astream`."""
+    def config(self, store: BaseStore | None) -> RunnableConfig:
+        """What to merge into the config of `astream`, for a graph that was compiled with this store."""
         modes: set[StreamMode] = {*ALWAYS, *(m for m in ON_REQUEST if m in self._modes)}
         if "state" in self._modes:
             modes.add("values")
         return {
             "configurable": {
                 CONFIG_KEY_STREAM: StreamProtocol(self._part, modes),
-                CONFIG_KEY_RUNTIME: Runtime(stream_writer=self._write),
+                CONFIG_KEY_RUNTIME: Runtime(stream_writer=self._write, store=store),
             },
             "callbacks": [self.watch, *([self._listener] if self._listener else [])],
         }
@@ -71,9 +72,9 @@ class Tap:
         else:
             self._loop.call_soon_threadsafe(method, *args)
 
-    def message(self, ns: Namespace, metadata: dict[str, Any], message: BaseMessage) -> None:
+    def message(self, metadata: dict[str, Any], message: BaseMessage) -> None:
         node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
-        self.call(self._translator.message, ns, node, task_id, message, metadata.get("tags") or ())
+        self.call(self._translator.message, namespace_of(metadata), node, task_id, message, metadata.get("tags") or ())
 
     def hides(self, tags: Collection[str]) -> bool:
         """Whether no client may see what a model with these tags says."""
@@ -86,11 +87,11 @@ class Tap:
     def node_started(self, metadata: dict[str, Any]) -> None:
         node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
         step = metadata.get("langgraph_step")
-        self.call(self._translator.node_started, graph_namespace(metadata), node, task_id, step)
+        self.call(self._translator.node_started, namespace_of(metadata), node, task_id, step)
 
     def custom(self, metadata: Mapping[str, Any], data: Any) -> None:
         node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
-        ns = graph_namespace(metadata)
+        ns = namespace_of(metadata)
         if not isinstance(data, ProgressUpdate):
             # in another thread it is read at once: until the loop gets to it, the node may have changed it
             shown = data if threading.get_ident() == self._thread_id else jsonable(data)
@@ -119,6 +120,19 @@ def split_task(checkpoint_ns: str) -> tuple[str, str]:
     return node, task_id
 
 
+def handles_error(metadata: Mapping[str, Any]) -> bool:
+    return "node_error_handler" in metadata.get("langgraph_path", ())
+
+
+def namespace_of(metadata: Mapping[str, Any]) -> Namespace:
+    """The namespace of the graph that a task runs in.
+
+    A node's error handler runs in the node's graph, although LangGraph nests its namespace under the node's.
+    """
+    ns = graph_namespace(metadata)
+    return ns[:-1] if handles_error(metadata) else ns
+
+
 class RunWatch(UsageMetadataCallbackHandler):
     """Hears every model call and task of a run, in subgraphs too: usage, failures, starts, custom events."""
 
@@ -139,17 +153,17 @@ class RunWatch(UsageMetadataCallbackHandler):
         metadata = kwargs.get("metadata") or {}
         place = self._places[run_id] = metadata.get("langgraph_checkpoint_ns") or ""
         outer = self._places.get(cast(UUID, kwargs.get("parent_run_id")))
-        if kwargs.get("name") != metadata.get("langgraph_node") or not self._begins_task(place, outer):
+        if kwargs.get("name") != metadata.get("langgraph_node") or not self._begins_task(metadata, outer):
             return
         self._tasks.add(place)
         if TAG_HIDDEN not in (kwargs.get("tags") or ()):
             self._tap.node_started(metadata)
 
-    def _begins_task(self, place: str, outer: str | None) -> bool:
+    def _begins_task(self, metadata: Mapping[str, Any], outer: str | None) -> bool:
         """Whether a chain is a task itself, seen from the task round it: others in a task may have its name too."""
         if outer is None or (outer and outer not in self._tasks):
             return False
-        above = place.rpartition("|")[0]
+        above = "|".join(metadata["langgraph_checkpoint_ns"].split("|")[: -2 if handles_error(metadata) else -1])
         # a child that keeps its state from run to run (`checkpointer=True`) has no task ids in its namespace
         return above in (outer, recast_checkpoint_ns(outer)) or bool(outer and above.startswith(f"{outer}|"))
 
@@ -204,7 +218,7 @@ class MessageListener(StreamMessagesHandler):
         if message.id is None:
             super()._emit((meta[0], meta[1]), message)  # it gives the id
         self.seen.add(cast(str, message.id))
-        self._tap.message(meta[0], meta[1], message)
+        self._tap.message(meta[1], message)
 
     def on_chat_model_start(
         self,
@@ -261,7 +275,7 @@ class MessageListener(StreamMessagesHandler):
         super().on_llm_end(response, run_id=run_id, **kwargs)
 
     def _hears(self, metadata: dict[str, Any]) -> bool:
-        return self._tap.watch.is_own(metadata) and not (self._roots_only and graph_namespace(metadata))
+        return self._tap.watch.is_own(metadata) and not (self._roots_only and namespace_of(metadata))
 
     def _find_and_emit_messages(self, meta: Meta, response: Any) -> None:
         """Of what a node returns: its chat, and results of tools. Another key's messages are not for show (fact 9)."""

@@ -27,6 +27,7 @@ from app.engine.state import (
     interrupt_json,
     places_of,
     read_state,
+    readable,
     snapshot_json,
     thread_config,
 )
@@ -84,7 +85,9 @@ class GraphThreadStates:
         async with self._engine.graph_of(thread.owner, thread.graph) as graph:
             while len(found) < query.limit:
                 size = min(HISTORY_PAGE, query.limit - len(found))
-                states = graph.aget_state_history(config, filter=dict(query.metadata), before=before, limit=size)
+                states = readable(graph).aget_state_history(
+                    config, filter=dict(query.metadata), before=before, limit=size
+                )
                 page = [snapshot async for snapshot in states]
                 found.extend(snapshot_json(snapshot, self._engine.exposure(thread.graph)) for snapshot in page)
                 if len(page) < size:
@@ -96,10 +99,10 @@ class GraphThreadStates:
         config = config_at(thread, edit.at)
         async with self._engine.graph_of(thread.owner, graph) as compiled:
             if edit.at != Place():
-                existing(await compiled.aget_state(config), edit.at, is_required=True)
+                existing(await read_state(compiled, config), edit.at, is_required=True)
             check_jumps(compiled, edit)
             async with aclosing(Draft(compiled.checkpointer, thread)) as draft:
-                made = await apply_updates(with_checkpoints(compiled, draft), config, edit.supersteps)
+                made = await apply_updates(with_checkpoints(readable(compiled), draft), config, edit.supersteps)
                 await draft.commit()
             snapshot = await read_state(compiled, thread_config(thread.thread_id))
             return Edited(

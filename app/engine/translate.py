@@ -61,6 +61,7 @@ class Translator:
         self._options = options
         self._modes = frozenset(options.modes)
         self._tasks: dict[str, _Task] = {}
+        self._newest: dict[tuple[Namespace, str], str] = {}  # the task that a node runs as, by its place
         self._updates: dict[Namespace, list[tuple[str, Any]]] = {}
         self._cached: list[tuple[Namespace, str, Any]] = []
         self._held: dict[str, list[NewEvent]] = {}
@@ -71,7 +72,9 @@ class Translator:
         self._failed_below = False
         self._mirror: StateMirror | None = None
         if "state" in self._modes:
-            self._mirror = StateMirror(lambda data: self._emit("state", (), {"data": data}), in_state=options.in_state)
+            self._mirror = StateMirror(
+                lambda data: self._emit("state", (), {"data": data}), in_state=options.in_state, later=call_later
+            )
 
     @property
     def hears_messages(self) -> bool:
@@ -82,8 +85,10 @@ class Translator:
 
     def node_started(self, ns: Namespace, node: str, task_id: str, step: int | None) -> None:
         """A task begins, or, for the second time in an attempt, its retry policy runs it again."""
+        ns = self._placed(ns)
         task = self._task(task_id, ns, node)
         task.starts += 1
+        self.failed_node = None  # whatever failed was got over: by a retry, an error handler, or the node round it
         if task.starts > 1:
             self._discard(task_id, task)
         if "tasks" in self._modes and self._shows(ns, node):
@@ -98,12 +103,12 @@ class Translator:
                 other.spoken.clear()
                 other.messages.clear()
                 self._held.pop(other_id, None)
-        self.failed_node = None
         if void and self._shows(task.ns):
             self._emit("discard", task.ns, {"node": task.node, "discard": void, "reason": "retry"})
 
     def message(self, ns: Namespace, node: str, task_id: str, message: BaseMessage, tags: Sequence[str] = ()) -> None:
         """A piece of a message, or a whole one, as the model speaks or a node returns it."""
+        ns = self._placed(ns)
         if not self.hears_messages or not self._shows(ns, node, tags):
             return
         if isinstance(message, AIMessage):
@@ -135,6 +140,7 @@ class Translator:
 
     def custom(self, ns: Namespace, node: str, data: Any) -> None:
         """Whatever a node gave to its stream writer, or dispatched as a custom event."""
+        ns = self._placed(ns)
         if "custom" in self._modes and self._shows(ns, node):
             self._emit("custom", ns, {"node": node, "data": data})
 
@@ -144,6 +150,7 @@ class Translator:
 
     def progress(self, ns: Namespace, node: str, data: Mapping[str, Any]) -> None:
         """A progress that is worth showing."""
+        ns = self._placed(ns)
         if "custom" in self._modes and self._shows(ns, node):
             self._emit("progress", ns, {"node": node, "data": data})
         if self._mirror is not None and self._shows(ns, node):
@@ -153,6 +160,7 @@ class Translator:
 
     def part(self, ns: Namespace, mode: str, data: Any) -> None:
         """A part of one of LangGraph's stream modes, as its loop emits it."""
+        ns = self._placed(ns)
         match mode:
             case "updates":
                 self._update(ns, data)
@@ -323,7 +331,18 @@ class Translator:
         task = self._tasks.get(task_id)
         if task is None:
             task = self._tasks[task_id] = _Task(ns=ns, node=node)
+            self._newest[ns, node] = task_id
         return task
+
+    def _placed(self, ns: Namespace) -> Namespace:
+        """A namespace of `node:task_id`s. A subgraph that keeps its state from run to run has no task id in its own."""
+        if all(":" in place for place in ns):
+            return ns
+        placed: Namespace = ()
+        for place in ns:
+            task_id = self._newest.get((placed, place))
+            placed = (*placed, place if task_id is None else f"{place}:{task_id}")
+        return placed
 
     def _open(self, ns: Namespace, node: str, task_id: str, message_id: str, tags: Sequence[str]) -> OpenMessage:
         messages = self._task(task_id, ns, node).messages
@@ -341,6 +360,10 @@ class Translator:
 
     def _fitted(self, event: NewEvent) -> NewEvent:
         return fitted(event, max_bytes=self._options.max_frame_bytes, thread_id=self._options.thread_id)
+
+
+def call_later(seconds: float, action: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, action)
 
 
 def node_data(update: Any) -> Any:

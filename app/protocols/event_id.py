@@ -23,12 +23,12 @@ def parse_event_id(text: str) -> EventId:
     seq = int(digits)
     if seq > MAX_SEQ:
         raise BadEventId(f"{text[:100]!r} is not an event id.")
-    return EventId(run_id or None, seq)
+    return EventId(run_id.lower() or None, seq)
 
 
 def seq_on(run_id: str, text: str) -> int:
     """The seq of an id that must be of this run. Raises BadEventId."""
     found = parse_event_id(text)
-    if found.run_id not in (None, run_id):
+    if found.run_id not in (None, run_id.lower()):
         raise BadEventId(f"The event id {text[:100]!r} is of another run.")
     return found.seq

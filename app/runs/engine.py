@@ -112,7 +112,11 @@ class Engine(Protocol):
     def execution(
         self, run: Run, lease: Lease, put: Callable[[NewEvent], None], past: Past, *, flush: Flush
     ) -> Execution:
-        """An attempt that gives its events to `put`; they are in the log when a `flush` that began later returns."""
+        """An attempt that gives its events to `put`.
+
+        When a `flush` returns, those put before it are in the log; the events of nodes, which the engine saves itself,
+        may come later.
+        """
         ...
 
     async def outcome(self, run: Run) -> Outcome:
@@ -129,6 +133,10 @@ class GraphCatalog(Protocol):
     @property
     def problems(self) -> Mapping[str, str]:
         """Why a graph can't be served, by name."""
+        ...
+
+    async def check(self) -> None:
+        """Find out what `problems` says, once, when the server starts."""
         ...
 
     async def describe(self, name: str) -> Mapping[str, Any]:

@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from app.errors import LogClosed
 from app.runs.event import NewEvent
 from app.runs.model import Lease
 from app.runs.store import Store
+
+
+# saved with what a node wrote, so a crash can't lose it; a wait for it would cost every step a commit
+SAVED_ELSEWHERE: Final = frozenset({"node"})
 
 
 class LogWriter:
@@ -22,6 +27,7 @@ class LogWriter:
         self._wake = asyncio.Event()
         self._draining = False
         self._written = 0
+        self._to_flush = 0
         self._moved = asyncio.Event()  # replaced whenever something was written, or never will be
         self._is_over = False
         self._error: Exception = LogClosed("The log takes no more of this attempt.")
@@ -30,11 +36,16 @@ class LogWriter:
     def put(self, event: NewEvent) -> None:
         self._pending.append(event)
         self.count += 1
+        if event.kind not in SAVED_ELSEWHERE:
+            self._to_flush = self.count
         self._wake.set()
 
     async def flush(self) -> None:
-        """Return when what was put until now is in the log. Raises what an append raised, or LogClosed."""
-        count = self.count
+        """Return when what was put until now, and is nowhere else, is in the log.
+
+        Raises what an append raised, or LogClosed.
+        """
+        count = self._to_flush
         while self._written < count:
             if self._is_over:
                 raise self._error

@@ -68,7 +68,7 @@ class RunService:
         """
         run = None
         if run_id is not None:
-            run = await self._store.get_run(scoped(owner, run_id))
+            run = await self._store.get_run(scoped(owner, run_id.lower()))
         if run is None and key is not None:
             run = await self._store.find_run(owner, key)
         if run is not None and run.fingerprint != fingerprint:
@@ -147,7 +147,7 @@ class RunService:
 
     async def get(self, owner: str, run_id: str) -> Run:
         """A run's row. Raises RunNotFound, for another owner's too."""
-        run = await self._store.get_run(scoped(owner, run_id))
+        run = await self._store.get_run(scoped(owner, run_id.lower()))
         if run is None:
             raise RunNotFound(run_id)
         return run
@@ -171,7 +171,7 @@ class RunService:
 
         `keep_partial` writes what was said so far into the thread, which is idle then.
         """
-        key = scoped(owner, run_id)
+        key = scoped(owner, run_id.lower())  # a UUID is the same in capitals
         run = await self._store.request_cancel(key, reason)
         if run is None:
             raise RunNotFound(run_id)

@@ -1,7 +1,7 @@
 """A state as a snapshot and patches: applied in order they give the state (wire contract, section 5)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jsonpatch
@@ -33,11 +33,24 @@ def plain(value: Any) -> Any:
 
 
 class Clock:
+    """A time that goes on when the test says so, with what was to be done later."""
+
     def __init__(self) -> None:
         self.now = 0.0
+        self._later: list[tuple[float, Callable[[], None]]] = []
 
     def __call__(self) -> float:
         return self.now
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._later.append((self.now + seconds, action))
+
+    def go_on(self, seconds: float) -> None:
+        self.now += seconds
+        due = [action for at, action in self._later if at <= self.now]
+        self._later = [entry for entry in self._later if entry[0] > self.now]
+        for action in due:
+            action()
 
 
 class Client:
@@ -58,7 +71,8 @@ class Client:
 
 
 def mirror(client: Client, *, in_state: bool = False, clock: Clock | None = None) -> StateMirror:
-    return StateMirror(client.take, in_state=in_state, clock=clock or Clock())
+    clock = clock or Clock()
+    return StateMirror(client.take, in_state=in_state, clock=clock, later=clock.later)
 
 
 @given(st.lists(STATES, min_size=1, max_size=5))
@@ -122,28 +136,48 @@ def test_a_run_that_ends_before_its_first_step_has_its_snapshot_at_the_end() -> 
 # -- what is being said -----------------------------------------------------------------------------------------------
 
 
-def test_what_a_model_says_is_shown_every_now_and_then_and_whole_when_it_is_over() -> None:
+def test_what_a_model_says_is_shown_at_once_then_every_now_and_then_and_whole_when_it_is_over() -> None:
     client, clock, said = Client(), Clock(), list[str]()
     written = mirror(client, in_state=True, clock=clock)
-    written.values({"a": 1})
-    for word in ["one ", "two ", "three "]:
+
+    def say(word: str) -> None:
         said.append(word)
         written.token("speak", "m1", lambda: "".join(said), word)
+
+    written.values({"a": 1})
+    for word in ["one ", "two ", "three "]:
+        say(word)
     first = {"node": "speak", "message_id": "m1", "partial": "one ", "last_token": "one ", "token_count": 1}
     assert client.state["streaming"] == {**first, "progress": None}
-    clock.now += 1
-    said.append("four")
-    written.token("speak", "m1", lambda: "".join(said), "four")
-    assert client.state["streaming"]["partial"] == "one two three four"
-    assert client.state["streaming"]["token_count"] == 4
-    said.append("!")
-    written.token("speak", "m1", lambda: "".join(said), "!")
+    clock.go_on(1)
+    assert client.state["streaming"] == {
+        **first,
+        "partial": "one two three ",
+        "last_token": "three ",
+        "token_count": 3,
+        "progress": None,
+    }
+    say("four")
+    say("!")
     written.spoken("m1", "".join(said))
     assert client.state["streaming"]["partial"] == "one two three four!"
     assert (client.state["streaming"]["token_count"], client.state["streaming"]["last_token"]) == (5, "!")
     written.close({"a": 1})
     assert client.frames[-1] == {"patch": [{"op": "remove", "path": "/streaming"}]}
+    clock.go_on(1)
     assert client.state == {"a": 1}
+
+
+def test_a_thousand_tokens_at_once_are_a_few_frames() -> None:
+    client, clock = Client(), Clock()
+    written = mirror(client, in_state=True, clock=clock)
+    written.values({})
+    for number in range(1000):
+        clock.go_on(0.001)
+        written.token("speak", "m1", lambda number=number: "x" * (number + 1), "x")  # type: ignore[misc]
+    assert len(client.frames) < 30
+    clock.go_on(1)
+    assert client.state["streaming"]["token_count"] == len(client.state["streaming"]["partial"]) == 1000
 
 
 def test_two_models_that_speak_at_once_are_counted_by_themselves() -> None:
@@ -152,7 +186,7 @@ def test_two_models_that_speak_at_once_are_counted_by_themselves() -> None:
     written.values({})
     for number in range(1, 4):
         for name in ("left", "right"):
-            clock.now += 1
+            clock.go_on(1)
             written.token(name, name, lambda number=number: "x" * number, "x")  # type: ignore[misc]
             shown = client.state["streaming"]
             assert (shown["node"], shown["token_count"], shown["partial"]) == (name, number, "x" * number)
@@ -167,13 +201,13 @@ def test_progress_is_shown_before_between_and_beside_what_is_said() -> None:
     written.progress("speak", {"current": 1})
     blank = {"message_id": None, "partial": "", "last_token": "", "token_count": 0}
     assert client.state == {"streaming": {"node": "speak", **blank, "progress": {"current": 1}}}
-    clock.now += 1
+    clock.go_on(1)
     written.token("speak", "m1", lambda: "a", "a")
     assert client.state["streaming"]["partial"] == "a"
     assert client.state["streaming"]["progress"] == {"current": 1}
     written.progress("speak", {"current": 2})
     assert client.state["streaming"]["progress"] == {"current": 2}
-    clock.now += 1
+    clock.go_on(1)
     written.token("other", "m2", lambda: "b", "b")
     assert client.state["streaming"]["progress"] is None
 
@@ -196,7 +230,7 @@ def test_a_key_of_the_state_itself_wins_over_the_mirrors_own() -> None:
     written.values({"a": 1})
     written.token("n", "m", lambda: "a", "a")
     written.values({"a": 1, "streaming": {"mine": True}})
-    clock.now += 1
+    clock.go_on(1)
     written.token("n", "m", lambda: "ab", "b")
     assert client.state == {"a": 1, "streaming": {"mine": True}}
     written.close({"a": 1, "streaming": {"mine": True}})

@@ -283,6 +283,20 @@ def test_a_nodes_start_comes_before_anything_it_says_and_its_event_after() -> No
     assert result.kinds == ["node_start", *["token"] * 10, "node", "complete"]
 
 
+def test_an_error_handler_is_a_node_of_the_graph_its_node_is_in() -> None:
+    async def fails(state: Steps) -> Steps:
+        raise ValueError("password=hunter2")
+
+    async def handle(state: Steps) -> Steps:
+        get_stream_writer()("handling")
+        return {"messages": [await Speaker(words=["sorry"], message_id="m").ainvoke("x")]}
+
+    result = ran(one_node(fails, error_handler=handle))
+    assert result.kinds == ["node_start", "node_start", "custom", "token", "node", "complete"]
+    assert not any("ns" in frame for frame in result.frames)
+    assert {frame["node"] for frame in result.frames[1:5]} == {"__error_handler__node"}
+
+
 # -- models -----------------------------------------------------------------------------------------------------------
 
 

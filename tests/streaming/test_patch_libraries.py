@@ -29,7 +29,7 @@ def random_sequences() -> list[list[dict[str, Any]]]:
         def take(data: Mapping[str, Any]) -> None:
             sequence.append({"data": data, "expected": now})
 
-        mirror = StateMirror(take, in_state=False)
+        mirror = StateMirror(take, in_state=False, later=lambda seconds, action: None)
         for now in map(plain, states):
             mirror.values(now)
         sequences.append(sequence)
