@@ -203,7 +203,7 @@ class CancelBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    keep_partial: bool = Field(False, description="Write what was said so far into the thread, and make it idle.")
+    keep_partial: StrictBool = Field(False, description="Write what was said so far into the thread, and make it idle.")
 
 
 async def read_json(request: Request) -> Any:

@@ -4,21 +4,15 @@ A model refuses a conversation in which a tool call has no result, so open calls
 run was stopped (wire contract, section 4, `keep_partial`).
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
-from langchain_core.runnables import RunnableConfig
 from langgraph.channels import LastValue
 from langgraph.graph import END
-from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import StateSnapshot
 
 from app.engine.describe import has_messages_key
 from app.engine.state import Graph, read_state, thread_config
-
-logger = logging.getLogger(__name__)
 
 # in the message's additional_kwargs: it is not the model's whole answer
 PARTIAL: Final = {"partial": True}
@@ -34,29 +28,29 @@ async def keep_partial(graph: Graph, thread_id: str, partial: Mapping[str, str])
     snapshot = await read_state(graph, config)
     if snapshot.created_at is None or not snapshot.next:
         return
+    name = snapshot.next[0]
+    while snapshot.next:
+        # first, since an update of the values forgets what other nodes of the step have written; and more than once
+        # where these lead on
+        await graph.aupdate_state(config, None, as_node=END)
+        snapshot = await read_state(graph, config)
     messages = snapshot.values.get("messages", []) if has_messages_key(graph) else None
-    if isinstance(messages, list):
-        said = [AIMessage(text, id=id, additional_kwargs=dict(PARTIAL)) for id, text in partial.items()]
-        if update := [*closing(messages), *said]:
-            # without a reducer an update is the whole list
-            is_whole = isinstance(graph.channels["messages"], LastValue)
-            await add(graph, config, [*messages, *update] if is_whole else update, snapshot)
-    await graph.aupdate_state(config, None, as_node=END)
+    if not isinstance(messages, list):
+        return
+    said = [AIMessage(text, id=id, additional_kwargs=dict(PARTIAL)) for id, text in partial.items()]
+    if update := [*closing(messages), *said]:
+        # without a reducer an update is the whole list
+        is_whole = isinstance(graph.channels["messages"], LastValue)
+        values = {"messages": [*messages, *update] if is_whole else update}
+        await without_edges(graph, name).aupdate_state(config, values, as_node=name)
 
 
-async def add(graph: Graph, config: RunnableConfig, messages: Sequence[Any], snapshot: StateSnapshot) -> None:
-    """Write messages into the state as if a node had returned them, so far as the graph takes them.
-
-    LangGraph then asks the node's own edges where to go. Those that are functions may need what the node has not
-    written, so a node without them goes first; where there is none, and its edges raise, the stop goes before the text.
-    """
-    branches = graph.builder.branches if isinstance(graph, CompiledStateGraph) else {}
-    nodes = [*snapshot.next, *(name for name in graph.nodes if name != "__start__")]
-    node = next((name for name in nodes if not branches.get(name)), nodes[0])
-    try:
-        await graph.aupdate_state(config, {"messages": messages}, as_node=node)
-    except Exception:
-        logger.exception("a partial message could not be written into its thread")
+def without_edges(graph: Graph, name: str) -> Graph:
+    """The graph with a node whose writes lead nowhere: edges that are functions may need what it has not written."""
+    node = graph.nodes[name]
+    edgeless = graph.copy(update={"nodes": {**graph.nodes, name: node.copy({"writers": node.writers[:1]})}})
+    edgeless._serde_allowlist = graph._serde_allowlist  # as in with_checkpoints
+    return edgeless
 
 
 def closing(messages: Sequence[Any]) -> Sequence[BaseMessage]:

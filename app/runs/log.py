@@ -9,7 +9,6 @@ from app.runs.event import NewEvent
 from app.runs.model import Lease
 from app.runs.store import Store
 
-
 # saved with what a node wrote, so a crash can't lose it; a wait for it would cost every step a commit
 SAVED_ELSEWHERE: Final = frozenset({"node"})
 

@@ -1,8 +1,11 @@
 """What a machine must have for these tests: curl, Node with npm, Chromium."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,10 +39,23 @@ def find_node() -> str:
 
 def install_node_packages(folder: Path = NODE_DIR) -> Path:
     """The folder of the Node clients, or another one, with the packages that its lock names."""
-    lock = folder / "package-lock.json"
+    with alone(folder / "package-lock.json") as lock:
+        install(folder, lock)
+    return folder
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[Path]:
+    """One process at a time: several run tests side by side."""
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield path
+
+
+def install(folder: Path, lock: Path) -> None:
     installed = folder / "node_modules" / ".package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
-        return folder
+        return
     npm = shutil.which("npm") or missing("npm is not installed, so the Node clients were not tried.")
     command = [npm, "ci", "--no-audit", "--no-fund"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
@@ -47,7 +63,6 @@ def install_node_packages(folder: Path = NODE_DIR) -> Path:
         missing(f"npm could not install the Node clients, so they were not tried:\n{done.stderr}")
     # a later npm leaves its own record untouched when there is nothing to do
     installed.touch()
-    return folder
 
 
 def missing(sentence: str) -> NoReturn:
