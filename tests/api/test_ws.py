@@ -345,9 +345,7 @@ def test_a_second_subscription_to_a_run_takes_the_place_of_the_first(ws: Client,
     ws.say("subscribe_execution", executionId=run_id, after=99)
     assert ws.hear()["payload"]["code"] == "event_id_ahead"
     server.open_gate(gate, 6)
-    ws.say("subscribe_execution", executionId=ws.start(graph="steps", input={}), after=5)
-    own = [m for m in [ws.hear() for _ in range(5 + 5)] if m["executionId"] == run_id]
-    assert seqs(own) == [4, 5, 6, 7, 8]
+    assert seqs([ws.hear() for _ in range(5)]) == [4, 5, 6, 7, 8]
     assert ws.hear_to_pong() == []
 
 

@@ -193,8 +193,7 @@ def test_what_happens_below_is_told_with_its_place(checkpointer: Any) -> None:
     [task_id] = [frame["task_id"] for frame in result.of("node") if frame["node"] == "child"]
     below_frames = [frame for frame in result.frames if "ns" in frame]
     assert {frame["event"] for frame in below_frames} == {"node_start", "custom", "token", "node"}
-    place = "child" if checkpointer else f"child:{task_id}"
-    assert all(frame["ns"] == [place] and frame["node"] == "inner" for frame in below_frames)
+    assert all(frame["ns"] == [f"child:{task_id}"] and frame["node"] == "inner" for frame in below_frames)
     assert result.nodes == ["inner", "child"]
     assert text_of(result, "m") == "ab"
 
