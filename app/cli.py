@@ -3,13 +3,13 @@
 import argparse
 import asyncio
 import logging
-import signal
+import os
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,8 +18,12 @@ from pydantic import ValidationError
 from app.errors import ConfigInvalid
 from app.settings import LogLevel, Settings
 
+if TYPE_CHECKING:
+    from app.api.context import Context
+
 # streams are broken off at once when the process stops; a client that reads nothing would keep its connection open
 CLOSE_SECONDS = 3
+LEAVE_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,6 +84,24 @@ def serve(settings: Settings) -> int:
     return 0 if server.started else 1
 
 
+async def tasks_end() -> bool:
+    """Cancel what is left in the loop. False when something does not end: asyncio would wait for it for ever."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
+    return all(task.done() for task in tasks)
+
+
+def leave(code: int) -> None:
+    """End the process here and now: everything is closed, and a node that goes on has lost its run."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def listen(settings: Settings) -> socket.socket:
     """A listening socket. Raises ConfigInvalid when the port is taken or the address is none of this machine's."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -106,9 +128,13 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Raises ConfigInvalid: uvicorn's own way through the lifespan would log it as a crash, and exit with 3."""
+        from app.main import has_stuck_nodes
+
         with self.capture_signals():
             async with self._app.router.lifespan_context(self._app):
                 await self._serve(sockets)
+            if not await tasks_end() or has_stuck_nodes():  # the loop waits for threads, too
+                leave(0)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -117,16 +143,31 @@ class Server(uvicorn.Server):
             shown = f"[{host}]" if ":" in host else host
             say(f"Runstream listens on http://{shown}:{port}")
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Connections close before the lifespan ends; what memory held is gone then, and its readers are to hear it."""
+        context = self._context
+        if context is not None and not context.runs.is_durable:
+            await context.runs.drain()
+        await super().shutdown(sockets)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Streams stay open until the lifespan ends, and that waits for them: so they are broken off here."""
+        """Streams stay open until the lifespan ends, and that waits for them: so they are broken off here.
+
+        A second signal ends the process as a crash would: what runs is taken up by the next one.
+        """
         from app.main import begin_drain
 
+        if self.should_exit:
+            os._exit(128 + sig)
         # uvicorn's own would raise the signal again at the end, and the exit code be the signal's instead of 0
-        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
         self.should_exit = True
-        context = getattr(self._app.state, "context", None)
-        if context is not None:
-            begin_drain(context)
+        if self._context is not None:
+            begin_drain(self._context)
+
+    @property
+    def _context(self) -> "Context | None":
+        """None until it is open."""
+        return getattr(self._app.state, "context", None)
 
 
 def is_no_break_off(record: logging.LogRecord) -> bool:

@@ -25,7 +25,7 @@ from app.engine import require_strict_msgpack
 from app.engine.checkpoints import Checkpoints, FileBackend, MemoryBackend, set_up
 from app.engine.engine import GraphEngine
 from app.engine.execution import ExecutionLimits
-from app.engine.node_threads import NodeThreads, contain_exits
+from app.engine.node_threads import NodeThreads, any_stuck, contain_exits
 from app.engine.registry import Registry
 from app.engine.thread_states import GraphThreadStates
 from app.errors import ConfigInvalid
@@ -107,10 +107,19 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
 
 
 def begin_drain(context: Context) -> None:
-    """From now on: not ready, no new runs, and open streams are broken off, so that clients come back elsewhere."""
+    """From now on: not ready, no new runs, and open streams are broken off, so that clients come back elsewhere.
+
+    Where there is no elsewhere, since memory held it all, streams stay open for the ends of their runs.
+    """
     context.is_draining = True
     context.runs.begin_drain()
-    context.streams.break_off()
+    if context.runs.is_durable:
+        context.streams.break_off()
+
+
+def has_stuck_nodes() -> bool:
+    """Whether a node still runs in its thread although everything is closed."""
+    return any_stuck()
 
 
 async def open_store(settings: Settings) -> Store:

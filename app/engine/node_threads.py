@@ -6,11 +6,15 @@ goes on in its thread (fact 12), so a run has to know which of these are still i
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
+
+THREAD_NAME: Final = "node"
+JOIN_SECONDS: Final = 0.2  # an idle thread of a pool that is shut down ends in no time
 
 _calls_of_run: contextvars.ContextVar[set[Future[Any]] | None] = contextvars.ContextVar("calls_of_run", default=None)
 
@@ -19,7 +23,7 @@ class NodeThreads(ThreadPoolExecutor):
     """A thread pool that notes, for each run, the calls that have not returned."""
 
     def __init__(self, max_threads: int) -> None:
-        super().__init__(max_threads, thread_name_prefix="node")
+        super().__init__(max_threads, thread_name_prefix=THREAD_NAME)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future = super().submit(fn, *args, **kwargs)
@@ -28,6 +32,16 @@ class NodeThreads(ThreadPoolExecutor):
             calls.add(future)
             future.add_done_callback(calls.discard)
         return future
+
+
+def any_stuck() -> bool:
+    """Whether, in a pool that is shut down, a node has not returned: Python would wait for its thread for ever."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(THREAD_NAME):
+            thread.join(JOIN_SECONDS)
+            if thread.is_alive():
+                return True
+    return False
 
 
 def note_calls() -> set[Future[Any]]:

@@ -36,6 +36,7 @@ from app.runs.store import Page, Store
 logger = logging.getLogger(__name__)
 
 MAX_CRASHES: Final = 3
+GIVE_UP_SECONDS: Final = 5.0  # for the last writes of a run that was stopped
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,19 +147,27 @@ class RunExecutor:
             active.readers -= 1
             self._watch_readers(active)
 
-    async def aclose(self) -> None:
-        """Let running steps end, within the grace; what is left is given up for another process to take up."""
+    @property
+    def is_durable(self) -> bool:
+        return self._durable
+
+    def begin_drain(self) -> None:
+        """Let no run take another step from now on."""
         self._closing = True
         for active in self._active.values():
             if active.execution is not None:
                 active.execution.drain()
+
+    async def aclose(self) -> None:
+        """Let running steps end, within the grace; what is left is given up for another process to take up."""
+        self.begin_drain()
         supervisors = [a.supervisor for a in self._active.values() if a.supervisor]
         if supervisors:
             await asyncio.wait(supervisors, timeout=self._limits.shutdown_grace_seconds)
         for active in list(self._active.values()):
             active.cancel("shutdown")
         if supervisors:
-            await asyncio.wait(supervisors, timeout=self._limits.stop_seconds)
+            await asyncio.wait(supervisors, timeout=self._limits.stop_seconds + GIVE_UP_SECONDS)
 
     def _watch_readers(self, active: ActiveRun) -> None:
         if active.readers == 0 and active.run.on_disconnect == "cancel" and not active.done.is_set():
@@ -208,6 +217,8 @@ class RunExecutor:
         except Exception as error:  # its graph is not registered any more, say
             return Failed(error=error)
         active.execution = execution
+        if self._closing:
+            execution.drain()
         if active.run.crashes >= MAX_CRASHES:
             return Lost()
         work = active.work = asyncio.create_task(execution.work(), name=f"work {active.run.run_id}")  # noqa: TID251
@@ -232,8 +243,10 @@ class RunExecutor:
         """Wait, but not for ever, until what was cancelled has really stopped."""
         if active.reason is None or active.execution is None:
             return
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._limits.stop_seconds
         await asyncio.wait({work}, timeout=self._limits.stop_seconds)
-        settled = await active.execution.settle(self._limits.stop_seconds)
+        settled = await active.execution.settle(max(deadline - clock(), 0.0))
         if not (settled and work.done()):
             # its lease ends with the run, so whatever it still writes is refused
             logger.error("run %s: a node goes on although the run was stopped", active.run.run_id)

@@ -268,9 +268,15 @@ class RunService:
             if lease is not None and claimed is not None:
                 self._executor.start(claimed, lease, restart=restart_reason(run, claimed))
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether what the end of this process cuts off goes on in another one."""
+        return self._executor.is_durable
+
     def begin_drain(self) -> None:
-        """Take no new runs from now on."""
+        """From now on take no new runs, and let those that go on take no other step."""
         self._draining = True
+        self._executor.begin_drain()
 
     async def drain(self) -> None:
         """Let running steps end, within the grace, and give up the rest."""
