@@ -320,7 +320,7 @@ SCENARIOS = [
         steps=[{"do": "stream", "body": PACED}],
         cuts=[Cut(frames=0, how="stall"), Cut(frames=4, torn_bytes=20, how="stall"), Cut(frames=6)],
         options=SOON_SILENT,
-        check=said(PACED_TEXT, statuses=[200] * 4),
+        check=said(PACED_TEXT),  # how often a patient client has to ask depends on the machine
     ),
     Scenario(
         name="a node that is silent for longer than a client's patience, with heartbeats",

@@ -17,6 +17,7 @@ from tests.server import Frame, RunningServer, events, frames_of
 
 SECONDS = 60
 CURL_WAS_STOPPED = 28
+ENDS = ("complete", "interrupt", "cancelled", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def test_a_connection_that_curl_cuts_is_taken_up_where_the_next_command_says(ses
     after = int(re.findall(r"Last-Event-ID: (\d+)", back.command)[0])
 
     assert cut.code == CURL_WAS_STOPPED
-    assert cut.frames[-1]["event"] == "token"
+    assert cut.frames[-1]["event"] not in ENDS
     assert back.frames[0]["seq"] == after + 1
     assert back.frames[-1]["event"] == "complete"
     seen = {frame["seq"]: frame for frame in cut.frames}
