@@ -22,18 +22,27 @@
     │   ├── NotSupported              not_supported
     │   └── ModeNotRecorded           mode_not_recorded
     ├── BadEventId                    bad_event_id
-    ├── EventsExpired                 events_expired
+    ├── EventsExpired                 events_expired         the thread's state is at `state_url`
+    ├── Unauthorized                  unauthorized           comes with WWW-Authenticate
+    ├── Forbidden                     forbidden
+    ├── AuthUnavailable               auth_unavailable       comes with Retry-After
+    ├── RateLimited                   rate_limited           comes with Retry-After
+    ├── HostNotAllowed                host_not_allowed
     ├── OriginNotAllowed              origin_not_allowed
     ├── NotAcceptable                 not_acceptable
     ├── UnsupportedMediaType          unsupported_media_type
     ├── BodyTooLarge                  body_too_large
     ├── BodyTimeout                   body_timeout
+    ├── HeaderTimeout                 header_timeout
+    ├── HeadersTooLarge               headers_too_large
     ├── TooManyRuns                   too_many_runs          comes with Retry-After
+    ├── TooManyStreams                too_many_streams       comes with Retry-After
     ├── GraphUnavailable              graph_unavailable      the reason under `reason`
     ├── ShuttingDown                  shutting_down          comes with Retry-After
     ├── StoreUnavailable              store_unavailable      comes with Retry-After
     └── RunFailed                     what a failed run answers to an invoke; its code is the run's
 
+    LimitExceeded                     not for clients: raised in a node that says more than its run may
     LeaseLost                         not for clients: this process does not own the run any more
     LogClosed                         not for clients: an append after the terminal event
     ConfigInvalid                     not for clients: a configuration that can't be used, as a sentence
@@ -202,6 +211,42 @@ class BadEventId(RunstreamError):
 class EventsExpired(RunstreamError):
     code = "events_expired"
 
+    def __init__(self, run_id: str, thread_id: str) -> None:
+        super().__init__(
+            f"The events of run {run_id!r} were deleted, since it ended long ago; the thread's state has its result.",
+            run_id=run_id,
+            thread_id=thread_id,
+            state_url=f"/threads/{thread_id}/state",
+        )
+
+
+class Unauthorized(RunstreamError):
+    """Nobody knows who asks, or what shows it is over. The sentence says nothing about anybody else."""
+
+    code = "unauthorized"
+
+
+class Forbidden(RunstreamError):
+    """An authentication of the user's own knows who asks, and does not let him in."""
+
+    code = "forbidden"
+
+
+class AuthUnavailable(RunstreamError):
+    """It can't be found out who asks; never taken for an answer."""
+
+    code = "auth_unavailable"
+
+
+class RateLimited(RunstreamError):
+    """An owner, or an address, has sent more requests than it may."""
+
+    code = "rate_limited"
+
+
+class HostNotAllowed(RunstreamError):
+    code = "host_not_allowed"
+
 
 class OriginNotAllowed(RunstreamError):
     code = "origin_not_allowed"
@@ -223,8 +268,20 @@ class BodyTimeout(RunstreamError):
     code = "body_timeout"
 
 
+class HeaderTimeout(RunstreamError):
+    code = "header_timeout"
+
+
+class HeadersTooLarge(RunstreamError):
+    code = "headers_too_large"
+
+
 class TooManyRuns(RunstreamError):
     code = "too_many_runs"
+
+
+class TooManyStreams(RunstreamError):
+    code = "too_many_streams"
 
 
 class GraphUnavailable(RunstreamError):
@@ -240,6 +297,10 @@ class ShuttingDown(RunstreamError):
 
 class StoreUnavailable(RunstreamError):
     code = "store_unavailable"
+
+
+class LimitExceeded(Exception):
+    """The run has said more than it may and is being stopped: what the node still says is not taken."""
 
 
 class LeaseLost(Exception):

@@ -1,6 +1,6 @@
 """What the core asks of whatever runs graphs. `app.engine` is the one implementation; the core knows none."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -86,7 +86,26 @@ class Execution(Protocol):
         ...
 
 
-Flush = Callable[[], Awaitable[None]]
+class Log(Protocol):
+    """Where an attempt puts its events; `app.runs.log.LogWriter` is the one implementation."""
+
+    def put(self, event: NewEvent) -> None:
+        """Take an event, in the loop's own thread. A log that is full drops what is only a preview."""
+        ...
+
+    async def flush(self) -> None:
+        """Return when what was put before is in the log; the events of nodes, saved elsewhere, may come later."""
+        ...
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the disk that who can be held should be. May be asked in any thread."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the run has said more than it may, and is being stopped. May be asked in any thread."""
+        ...
 
 
 class Drained(Exception):
@@ -109,14 +128,22 @@ class Engine(Protocol):
         """
         ...
 
-    def execution(
-        self, run: Run, lease: Lease, put: Callable[[NewEvent], None], past: Past, *, flush: Flush
-    ) -> Execution:
-        """An attempt that gives its events to `put`.
+    async def check_ahead(self, request: RunRequest, *, graph: str) -> Mapping[str, Any]:
+        """What a plan says whatever the thread's state is by the time of its turn, for readers that come before it.
 
-        When a `flush` returns, those put before it are in the log; the events of nodes, which the engine saves itself,
-        may come later.
+        Raises what `plan` would raise then.
         """
+        ...
+
+    async def undo(self, owner: str, thread_id: str, run_ids: Sequence[str], *, version: int) -> None:
+        """Take the steps of ended runs, the newest of their thread, out of its state, as if they had never been.
+
+        Doing so again changes nothing. `version` is the thread's now; raises LeaseLost when a later claim has written.
+        """
+        ...
+
+    def execution(self, run: Run, lease: Lease, log: Log, past: Past) -> Execution:
+        """An attempt that gives its events to `log`."""
         ...
 
     async def outcome(self, run: Run) -> Outcome:

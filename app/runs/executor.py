@@ -8,9 +8,9 @@ from a CancelledError afterwards.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import orjson
 
@@ -29,9 +29,12 @@ from app.runs.engine import (
     Stopped,
 )
 from app.runs.event import NewEvent
-from app.runs.log import LogWriter
+from app.runs.label import RunLabel, current_run
+from app.runs.log import LogLimits, LogWriter
 from app.runs.model import CancelReason, Ending, Lease, Run, RunError
+from app.runs.observer import Nobody, Observer, RunMeter, age_seconds
 from app.runs.store import Page, Store
+from app.runs.trace import Tracing, Untraced
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +51,42 @@ class ExecutorLimits:
     idle_timeout_seconds: float | None = None
     stop_seconds: float = 30.0
     shutdown_grace_seconds: float = 20.0
+    log: LogLimits = field(default_factory=LogLimits)
+
+
+class Audience:
+    """Who looks on at a run. When nobody has for the grace, `left` is called; None: nobody need look on."""
+
+    def __init__(self, grace_seconds: float | None, left: Callable[[], None]) -> None:
+        self._grace_seconds = grace_seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._readers = 0
+        self._is_over = False
+        self.left = left
+        self._watch()
+
+    def enter(self) -> None:
+        self._readers += 1
+        self._watch()
+
+    def leave(self) -> None:
+        self._readers -= 1
+        self._watch()
+
+    def close(self) -> None:
+        self._is_over = True
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._readers == 0 and self._grace_seconds is not None and not self._is_over:
+            self._timer = asyncio.get_running_loop().call_later(self._grace_seconds, lambda: self.left())
 
 
 class ActiveRun:
-    """A run this process works on: its tasks, why it is to stop, and who looks on."""
+    """A run this process works on: its tasks, and why it is to stop."""
 
     def __init__(self, run: Run, lease: Lease, log: LogWriter, past: Past) -> None:
         self.run = run
@@ -63,7 +98,6 @@ class ActiveRun:
         self.execution: Execution | None = None
         self.reason: CancelReason | None = None
         self.keep_partial = False
-        self.readers = 0
         self.timers: dict[str, asyncio.TimerHandle] = {}
         self.stopping = asyncio.get_running_loop().create_future()
         self.done = asyncio.Event()
@@ -93,18 +127,84 @@ class ActiveRun:
 class RunExecutor:
     """start, cancel(reason), join: the runs of this process."""
 
-    def __init__(self, store: Store, engine: Engine, limits: ExecutorLimits, *, durable: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        limits: ExecutorLimits,
+        *,
+        durable: bool,
+        observer: Observer | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         """`durable` says whether the store outlives the process: what is stopped by a shutdown goes on later then."""
         self._store = store
         self._durable = durable
         self._engine = engine
         self._limits = limits
+        self._observer: Observer = observer or Nobody()
+        self._tracing = tracing or Untraced()
         self._active: dict[str, ActiveRun] = {}
+        self._audiences: dict[str, Audience] = {}  # of the active runs, and of those that wait for their turn
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._when_free: Callable[[str], Awaitable[None]] = nobody_waits
         self._closing = False
 
     @property
     def active_count(self) -> int:
         return len(self._active)
+
+    def when_free(self, take_turn: Callable[[str], Awaitable[None]]) -> None:
+        """What is done with the key of a thread whose run has ended."""
+        self._when_free = take_turn
+
+    def leases(self) -> Sequence[Lease]:
+        """Of the runs that it works on now; may be called from another thread."""
+        return [active.lease for active in list(self._active.values())]
+
+    def is_active(self, run_key: str) -> bool:
+        return run_key in self._active
+
+    def repeat(self, work: Callable[[], Awaitable[None]], *, seconds: float) -> None:
+        """Do something every so many seconds, until the executor is closed."""
+        self._spawn(self._repeat(work, seconds), name=f"repeat {work.__name__}")
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception:
+                logger.exception("%s failed; it is tried again", work.__name__)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = asyncio.create_task(work, name=name)  # noqa: TID251
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def wait_turn(self, run: Run, dismiss: Callable[[Run, CancelReason], Awaitable[None]]) -> None:
+        """Watch over a run that has not begun: when nobody looks on for the grace, it is dismissed."""
+        if run.key not in self._audiences:
+            self._audience(run, lambda: self._spawn(self._dismiss(run, dismiss), name=f"dismiss {run.run_id}"))
+
+    async def _dismiss(self, run: Run, dismiss: Callable[[Run, CancelReason], Awaitable[None]]) -> None:
+        try:
+            await dismiss(run, "disconnect")
+        except Exception:
+            logger.exception("run %s: could not be dismissed", run.run_id)
+
+    def forget(self, run_key: str) -> None:
+        """A run has ended without ever being begun."""
+        if audience := self._audiences.pop(run_key, None):
+            audience.close()
+
+    def _audience(self, run: Run, left: Callable[[], None]) -> None:
+        grace = self._limits.disconnect_grace_seconds if run.on_disconnect == "cancel" else None
+        known = self._audiences.get(run.key)
+        if known is None:
+            self._audiences[run.key] = Audience(grace, left)
+        else:
+            known.left = left
 
     def start(self, run: Run, lease: Lease, *, restart: RestartReason | None = None) -> None:
         """Begin an attempt, the first one or, after a crash or a deploy, another.
@@ -112,11 +212,23 @@ class RunExecutor:
         Returns at once; the end is an event of the run's log.
         """
         past = Past(restart=restart, pages=lambda: written(self._store, run.key))
-        active = ActiveRun(run, lease, LogWriter(self._store, lease), past)
+        log = LogWriter(
+            self._store,
+            lease,
+            limits=self._limits.log,
+            events_before=run.last_seq,
+            on_full=lambda limit: self._say_too_much(active, limit),
+            on_append=RunMeter(self._observer, run).appended,
+        )
+        active = ActiveRun(run, lease, log, past)
         self._active[run.key] = active
+        if restart is None:
+            self._observer.run_started(run.graph, waited_seconds=age_seconds(run))
+        else:
+            self._observer.run_taken_up("lost" if run.crashes >= MAX_CRASHES else restart)
         if run.cancel_reason is not None:
             active.cancel(run.cancel_reason)
-        self._watch_readers(active)
+        self._audience(run, lambda: active.cancel("disconnect"))
         active.supervisor = asyncio.create_task(self._supervise(active), name=f"run {run.run_id}")  # noqa: TID251
 
     def cancel(self, run_key: str, reason: CancelReason, *, keep_partial: bool = False) -> bool:
@@ -127,6 +239,11 @@ class RunExecutor:
         active.cancel(reason, keep_partial=keep_partial)
         return True
 
+    def log(self, run_key: str) -> LogWriter | None:
+        """The writing end of the log of a run of this process; None when it is none."""
+        active = self._active.get(run_key)
+        return None if active is None else active.log
+
     async def join(self, run_key: str) -> None:
         """Wait until a run of this process has really stopped and its end is written."""
         if active := self._active.get(run_key):
@@ -135,17 +252,15 @@ class RunExecutor:
     @contextlib.contextmanager
     def attach(self, run_key: str) -> Iterator[None]:
         """Look on: while somebody does, the clock of `on_disconnect` stands still."""
-        active = self._active.get(run_key)
-        if active is None:
+        audience = self._audiences.get(run_key)
+        if audience is None:
             yield
             return
-        active.readers += 1
-        active.clear_timer("readers")
+        audience.enter()
         try:
             yield
         finally:
-            active.readers -= 1
-            self._watch_readers(active)
+            audience.leave()
 
     @property
     def is_durable(self) -> bool:
@@ -161,6 +276,10 @@ class RunExecutor:
     async def aclose(self) -> None:
         """Let running steps end, within the grace; what is left is given up for another process to take up."""
         self.begin_drain()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         supervisors = [a.supervisor for a in self._active.values() if a.supervisor]
         if supervisors:
             await asyncio.wait(supervisors, timeout=self._limits.shutdown_grace_seconds)
@@ -168,11 +287,6 @@ class RunExecutor:
             active.cancel("shutdown")
         if supervisors:
             await asyncio.wait(supervisors, timeout=self._limits.stop_seconds + GIVE_UP_SECONDS)
-
-    def _watch_readers(self, active: ActiveRun) -> None:
-        if active.readers == 0 and active.run.on_disconnect == "cancel" and not active.done.is_set():
-            grace = self._limits.disconnect_grace_seconds
-            active.set_timer("readers", grace, lambda: active.cancel("disconnect"))
 
     def _watch_time(self, active: ActiveRun) -> None:
         asked = active.run.request.get("timeout_seconds")
@@ -191,29 +305,48 @@ class RunExecutor:
         count = active.log.count
         active.set_timer("idle", seconds, lambda: self._watch_silence(active, count))
 
+    def _say_too_much(self, active: ActiveRun, limit: str) -> None:
+        logger.error("run %s: more %s than it may have", active.run.run_id, limit.replace("_", " "))
+        self._observer.limit_hit(limit)
+        active.cancel("limit_exceeded")
+
     async def _supervise(self, active: ActiveRun) -> None:
         """Nobody cancels this task: it is what writes the end."""
+        current_run.set(RunLabel.of(active.run))
         try:
-            cause = await self._run(active)
-            if self._durable and isinstance(cause, Stopped) and cause.reason == "shutdown":
-                await self._give_up(active)
-            else:
-                await self._end(active, cause)
+            with self._tracing.run(active.run, active.run.request.get("trace") or {}):
+                await self._attempt(active)
         except LeaseLost:
+            self._observer.lease_lost()
             logger.warning("run %s: taken over by another process, or ended", active.run.run_id)
         except Exception:
             # without its end the run stays claimable: the next sweep or start takes it up
             logger.exception("run %s: its end could not be written", active.run.run_id)
         finally:
             active.clear_timers()
-            del self._active[active.run.key]
+            if self._active.get(active.run.key) is active:  # not when its next attempt is here, too
+                del self._active[active.run.key]
+                self.forget(active.run.key)
             active.done.set()
+        await self._free(active.run.thread_key)
+
+    async def _free(self, thread_key: str) -> None:
+        try:
+            await self._when_free(thread_key)
+        except Exception:
+            logger.exception("thread %s: the next run could not begin; the sweep tries again", thread_key)
+
+    async def _attempt(self, active: ActiveRun) -> None:
+        logger.info("run %s: attempt %d of graph %s", active.run.run_id, active.lease.attempt, active.run.graph)
+        cause = await self._run(active)
+        if self._durable and isinstance(cause, Stopped) and cause.reason == "shutdown":
+            await self._give_up(active)
+        else:
+            await self._end(active, cause)
 
     async def _run(self, active: ActiveRun) -> Cause:
         try:
-            execution = self._engine.execution(
-                active.run, active.lease, active.log.put, active.past, flush=active.log.flush
-            )
+            execution = self._engine.execution(active.run, active.lease, active.log, active.past)
         except Exception as error:  # its graph is not registered any more, say
             return Failed(error=error)
         active.execution = execution
@@ -266,6 +399,7 @@ class RunExecutor:
         if rest:
             await self._store.append(active.lease, rest)
         await self._store.abandon(active.lease)
+        logger.info("run %s: left to the next process", active.run.run_id)
 
     async def _end(self, active: ActiveRun, cause: Cause) -> None:
         conclusion = unreadable_end(active.run)
@@ -279,7 +413,14 @@ class RunExecutor:
         except Exception:
             logger.exception("run %s: how it ended could not be read", active.run.run_id)
         events = [*active.log.remainder(), *conclusion.events]
-        await self._store.finish(active.lease, events, conclusion.ending)
+        active.log.last_seq = await self._store.finish(active.lease, events, conclusion.ending)
+        self._observer.run_ended(active.run.graph, conclusion.ending, active.reason)
+        self._tracing.ended(conclusion.ending)
+        logger.info("run %s: ended as %s", active.run.run_id, conclusion.ending.status)
+
+
+async def nobody_waits(thread_key: str) -> None:
+    """For threads on which no run ever waits for its turn."""
 
 
 async def written(store: Store, run_key: str) -> AsyncIterator[Page]:

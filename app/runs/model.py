@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 RunStatus = Literal["pending", "running", "success", "interrupted", "cancelled", "error", "timeout"]
 EndStatus = Literal["success", "interrupted", "cancelled", "error", "timeout"]
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
-CancelReason = Literal["user", "disconnect", "superseded", "timeout", "idle_timeout", "shutdown"]
+CancelReason = Literal["user", "disconnect", "superseded", "timeout", "idle_timeout", "limit_exceeded", "shutdown"]
 MultitaskStrategy = Literal["reject", "enqueue", "interrupt", "rollback"]
 OnDisconnect = Literal["cancel", "continue"]
 
@@ -47,6 +47,7 @@ class Thread:
     version: int  # grows with every claim and every change of its state; see Store.accept
     created_at: datetime
     updated_at: datetime
+    rest_status: ThreadStatus = "idle"  # what its status is without an active run
 
     @property
     def key(self) -> str:
@@ -115,6 +116,9 @@ class Run:
     error: RunError | None = None
     checkpoint_id: str | None = None  # the thread's checkpoint when the run ended
     cancel_reason: CancelReason | None = None  # asked for, not yet carried out
+    expired: bool = False  # only this row is left: the request and the events were deleted, see Store.expire_runs
+    supersedes: tuple[str, ...] = ()  # the keys of the runs whose steps are undone before this one begins
+    thread_status: ThreadStatus = "idle"  # the thread's rest status that it begins from, or was let in at
 
     @property
     def key(self) -> str:
@@ -149,6 +153,24 @@ class Accepted:
     created: bool  # False: the key was used before, `run` is the earlier one
     lease: Lease | None  # given when the run was claimed in the same transaction
     new_thread: bool = False
+    to_stop: tuple[Run, ...] = ()  # the active runs that it supersedes; asked to stop in the same transaction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """What a pending run begins with: made when its turn has come, of what the runs before it left."""
+
+    request: Mapping[str, Any]  # as NewRun.request
+    thread_version: int  # the version that it was made from
+    thread_status: ThreadStatus  # the thread's rest status then, without the steps that it undid
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Admission:
+    """How many active runs there may be: of all owners, and of one (None: no bound of its own)."""
+
+    max_active: int
+    max_active_of_owner: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

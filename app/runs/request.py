@@ -1,8 +1,8 @@
 """What a client asks for, after its form was checked and before its meaning is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
 
 from app.runs.model import MultitaskStrategy, OnDisconnect
 
@@ -78,3 +78,18 @@ class RunRequest:
     on_interrupted: Literal["reject", "discard"] = "reject"
     timeout_seconds: float | None = None
     include_output: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON, for a run that waits for its turn."""
+        return {**asdict(self), "action": [type(self.action).__name__, asdict(self.action)]}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "RunRequest":
+        """The request that `to_json` wrote."""
+        kind, values = fields["action"]
+        return cls(**{**fields, "action": ACTIONS[kind](**values), "stream_modes": tuple(fields["stream_modes"])})
+
+
+ACTIONS: Final[Mapping[str, type[Action]]] = {
+    kind.__name__: kind for kind in (NewInput, Continue, Message, Resume, LongForm)
+}

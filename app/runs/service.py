@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-
-import orjson
+from typing import Any
 
 from app.errors import (
     EventIdAhead,
+    EventsExpired,
     IdempotencyConflict,
     RunNotFound,
     RunstreamError,
@@ -20,14 +20,22 @@ from app.errors import (
     ThreadNotFound,
 )
 from app.runs.engine import Engine, Outcome, RestartReason
-from app.runs.event import Event, NewEvent
+from app.runs.event import Event
 from app.runs.executor import RunExecutor
-from app.runs.model import CancelReason, NewRun, Run, Thread, scoped
+from app.runs.log import LogWriter
+from app.runs.model import Accepted, Admission, CancelReason, Lease, NewRun, Run, Thread, scoped
 from app.runs.request import RunRequest
 from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page, Patience, RunQuery, Store, tail
+from app.runs.trace import Tracing, Untraced
+from app.runs.turn import MAX_CHECKS, Turns, start_event, waiting
 
-MAX_CHECKS = 5
+WAIT_SECONDS = 0.02
+MAX_WAITS = 100
+# of a run that would wait for its turn, too
+MAX_CHECKS_IN_LINE = 100
+MAX_WAITS_IN_LINE = 1500
 LARGE_EVENT_BYTES = 16 * 1024
+FAR_BEHIND_PAGES = 4  # as much comes at once from a fast model, and says nothing of the reader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +44,8 @@ class Slice:
 
     run: Run | None
     events: Sequence[Event]
-    is_behind: bool = False  # the reader was at the log's end once, and is more than a whole page from it now
+    is_past: bool = False  # it is before the reader's cursor, for a view that has to know it
+    is_behind: bool = False  # the reader was at the log's end while the run went on, and has fallen far behind since
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,32 +56,51 @@ class Started:
     created: bool
 
 
+@dataclass(slots=True, eq=False)
+class Cursor:
+    """How far a reader has been sent a run's log, and its writing end where that is in this process."""
+
+    log: LogWriter | None
+    seq: int
+
+
 class RunService:
     """Admission, idempotency, resume checks, following and stopping; one instance an app."""
 
     def __init__(
-        self, store: Store, engine: Engine, executor: RunExecutor, *, worker: str, max_concurrent_runs: int
+        self,
+        store: Store,
+        engine: Engine,
+        executor: RunExecutor,
+        *,
+        worker: str,
+        admission: Admission,
+        tracing: Tracing | None = None,
     ) -> None:
         self._store = store
         self._engine = engine
         self._executor = executor
         self._worker = worker
-        self._max_concurrent_runs = max_concurrent_runs
+        self._admission = admission
+        self._turns = Turns(store, engine, executor, worker=worker)
+        self._tracing = tracing or Untraced()
         self._draining = False
+        self._cursors: set[Cursor] = set()
+        executor.when_free(self._turns.take)
 
     async def repeated(self, owner: str, *, run_id: str | None, key: str | None, fingerprint: str) -> Run | None:
         """The run that an earlier request with this key made, if any.
 
         Looked at before anything else of a request (wire contract, section 1, `run_id`). Raises IdempotencyConflict
-        when the bodies differ.
+        when the bodies differ, and EventsExpired for a run of which only the row is left: it is not executed again.
         """
         run = None
         if run_id is not None:
             run = await self._store.get_run(scoped(owner, run_id.lower()))
         if run is None and key is not None:
             run = await self._store.find_run(owner, key)
-        if run is not None and run.fingerprint != fingerprint:
-            raise IdempotencyConflict(run.run_id)
+        if run is not None:
+            check_repetition(run, fingerprint)
         return run
 
     async def start(self, request: RunRequest) -> Started:
@@ -94,29 +122,48 @@ class RunService:
             return Started(run=twin, created=False)
 
     async def _check_and_accept(self, request: RunRequest) -> Started:
-        for _ in range(MAX_CHECKS):
-            new = await self._check(request)
+        checks, waits = 0, 0
+        may_wait = request.multitask_strategy != "reject"
+        max_checks, max_waits = (MAX_CHECKS_IN_LINE, MAX_WAITS_IN_LINE) if may_wait else (MAX_CHECKS, MAX_WAITS)
+        while checks < max_checks:
+            new, is_turn = await self._check(request)
             try:
-                return await self._accept(new)
+                return await self._accept(new, worker=self._worker if is_turn else None)
             except StaleThread:
-                continue
+                checks += 1
+            except ThreadBusy as busy:
+                waits += 1
+                if busy.fields["run_id"] is not None or waits > max_waits:
+                    raise
+                # no run, but its state is being edited, or old checkpoints are deleted: that takes a moment
+                await asyncio.sleep(WAIT_SECONDS)
         raise ThreadBusy(new.thread_id, None)
 
-    async def _check(self, request: RunRequest) -> NewRun:
+    async def _check(self, request: RunRequest) -> tuple[NewRun, bool]:
+        """The run to accept, and whether it may begin at once; else it is checked against the state at its turn."""
         thread_id = request.thread_id or str(uuid.uuid4())
         thread = await self._thread(request, thread_id)
         graph = self._engine.graph_name(request.graph, thread)
-        if thread is not None and thread.status == "busy":
-            active = await self._store.active_run(thread.key)
-            if active is not None:
-                raise ThreadBusy(thread_id, active.run_id)
+        busy = None if thread is None or thread.status != "busy" else await self._store.active_run(thread.key)
+        if busy is not None and request.multitask_strategy == "reject":
+            raise ThreadBusy(thread_id, busy.run_id)
+        if busy is not None:
+            ahead = await self._engine.check_ahead(request, graph=graph)
+            return self._new_run(request, thread_id, graph, waiting(request, ahead), version=None), False
         plan = await self._engine.plan(request, graph=graph, thread_id=thread_id, thread=thread)
+        # checked as new: one that came into being since has a higher version
+        version = 0 if thread is None else thread.version
+        return self._new_run(request, thread_id, graph, plan, version=version), True
+
+    def _new_run(
+        self, request: RunRequest, thread_id: str, graph: str, plan: Mapping[str, Any], *, version: int | None
+    ) -> NewRun:
         return NewRun(
             owner=request.owner,
             run_id=request.run_id or str(uuid.uuid4()),
             thread_id=thread_id,
             graph=graph,
-            request=plan,
+            request={**plan, "trace": self._tracing.carrier()},
             fingerprint=request.fingerprint,
             idempotency_key=request.idempotency_key,
             stream_modes=request.stream_modes,
@@ -124,8 +171,7 @@ class RunService:
             multitask_strategy=request.multitask_strategy,
             on_disconnect=request.on_disconnect,
             create_thread=request.if_not_exists == "create",
-            # checked as new: one that came into being since has a higher version
-            thread_version=0 if thread is None else thread.version,
+            thread_version=version,
         )
 
     async def _thread(self, request: RunRequest, thread_id: str) -> Thread | None:
@@ -136,14 +182,24 @@ class RunService:
             raise ThreadNotFound(thread_id)
         return thread
 
-    async def _accept(self, new: NewRun) -> Started:
+    async def _accept(self, new: NewRun, *, worker: str | None) -> Started:
         start = start_event(new, attempt=1)
-        accepted = await self._store.accept(new, worker=self._worker, start=start, max_active=self._max_concurrent_runs)
-        if not accepted.created and accepted.run.fingerprint != new.fingerprint:
-            raise IdempotencyConflict(accepted.run.run_id)
+        accepted = await self._store.accept(new, worker=worker, start=start, admission=self._admission)
+        if not accepted.created:
+            check_repetition(accepted.run, new.fingerprint)
         if accepted.lease is not None:
             self._executor.start(accepted.run, accepted.lease)
+        elif accepted.created:
+            self._turns.wait(accepted.run)
+            await asyncio.shield(self._line_up(accepted))
         return Started(run=accepted.run, created=accepted.created)
+
+    async def _line_up(self, accepted: Accepted) -> None:
+        """Stop what the run supersedes; and the one before it may have ended since it was looked for."""
+        for other in accepted.to_stop:
+            if not self._executor.cancel(other.key, "superseded") and other.status == "pending":
+                await self._turns.dismiss(other, "superseded")
+        await self._turns.take(accepted.run.thread_key)
 
     async def get(self, owner: str, run_id: str) -> Run:
         """A run's row. Raises RunNotFound, for another owner's too."""
@@ -175,7 +231,9 @@ class RunService:
         run = await self._store.request_cancel(key, reason)
         if run is None:
             raise RunNotFound(run_id)
-        self._executor.cancel(key, reason, keep_partial=keep_partial)
+        is_stopped = self._executor.cancel(key, reason, keep_partial=keep_partial)
+        if run.status == "pending" and not is_stopped:
+            await self._turns.dismiss(run, run.cancel_reason or reason)
         if wait and not run.is_ended:
             await self._executor.join(key)
             async for _ in tail(self._store, key, after=run.last_seq):
@@ -183,7 +241,9 @@ class RunService:
         return await self.get(owner, run_id)
 
     async def check_cursor(self, run: Run, after: int) -> None:
-        """Raise EventIdAhead for a cursor beyond the end of the log: never a silent gap."""
+        """Raise EventIdAhead for a cursor beyond the end of the log, EventsExpired when it is deleted: never a gap."""
+        if run.expired:
+            raise EventsExpired(run.run_id, run.thread_id)
         if after <= run.last_seq:
             return
         newest = await self._store.get_run(run.key)
@@ -202,40 +262,85 @@ class RunService:
         with self._executor.attach(run.key):
             yield
 
-    async def follow(self, run: Run, *, after: int, patience: Patience = lambda: None) -> AsyncGenerator[Slice, None]:
-        """A run's events after a cursor, then live to the end, looked on at; a slice without events is a silence."""
+    async def follow(
+        self, run: Run, *, after: int, patience: Patience = lambda: None, recall: bool = False
+    ) -> AsyncGenerator[Slice, None]:
+        """A run's events after a cursor, then live to the end, looked on at; a slice without events is a silence.
+
+        With `recall`, what is before the cursor comes first, as slices that say `is_past`.
+        """
         was_at_end, full_pages = False, 0
         pages = tail(self._store, run.key, after=after, patience=patience)
-        with self._executor.attach(run.key):
+        with self._executor.attach(run.key), self._following(run, after) as cursor:
+            if recall:
+                async for events in self._before(run, after):
+                    yield Slice(run=run, events=events, is_past=True)
             async with aclosing(pages):
                 async for page in pages:
                     full_pages = full_pages + 1 if is_full(page) else 0
-                    is_behind = was_at_end and full_pages > 1 and page.is_live
-                    yield Slice(run=run, events=page.events, is_behind=is_behind)
-                    was_at_end = was_at_end or full_pages == 0
+                    # whether the run has ended meanwhile or not: who reads a finished run was never at its end
+                    yield Slice(run=run, events=page.events, is_behind=was_at_end and full_pages > FAR_BEHIND_PAGES)
+                    was_at_end = was_at_end or (page.is_live and full_pages == 0)
+                    if page.events:
+                        cursor.seq = page.events[-1].seq
+
+    @contextlib.contextmanager
+    def _following(self, run: Run, after: int) -> Iterator["Cursor"]:
+        cursor = Cursor(log=self._executor.log(run.key), seq=after)
+        self._cursors.add(cursor)
+        try:
+            yield cursor
+        finally:
+            self._cursors.discard(cursor)
+
+    def lags(self) -> Sequence[int]:
+        """How many events each reader has not been sent yet, of those that came while their run was at work."""
+        return [max(cursor.log.last_seq - cursor.seq, 0) for cursor in self._cursors if cursor.log is not None]
+
+    async def _before(self, run: Run, after: int) -> AsyncIterator[Sequence[Event]]:
+        at = 0
+        while at < after:
+            page = await self._store.read(run.key, after=at, max_events=min(after - at, MAX_PAGE_EVENTS))
+            if not page.events:
+                return
+            yield page.events
+            at = page.events[-1].seq
 
     async def follow_thread(
-        self, owner: str, thread_id: str, *, past: Run | None, after: int, patience: Patience
+        self, owner: str, thread_id: str, *, past: Run | None, after: int, patience: Patience, recall: bool = False
     ) -> AsyncGenerator[Slice, None]:
         """The events of a thread's runs, one run after the other, without an end.
 
         From `past` at its cursor on where it is given, else from the thread's active run on, or the next one.
         """
-        thread_key, last = scoped(owner, thread_id), past
+        thread_key, last, following = scoped(owner, thread_id), past, None
         if past is not None:
-            async with aclosing(self.follow(past, after=after, patience=patience)) as slices:
+            async with aclosing(self.follow(past, after=after, patience=patience, recall=recall)) as slices:
                 async for piece in slices:
                     yield piece
+        else:
+            last, following = await self._beginning(owner, thread_id)
         while True:
-            following = await self._store.next_run(thread_key, after=last.key if last else None)
+            if following is None:
+                following = await self._store.next_run(thread_key, after=last.key if last else None)
             if following is None:
                 if await self._is_silent(thread_key, last, patience()):
                     yield Slice(run=last, events=())
                 continue
-            last = following
-            async with aclosing(self.follow(following, after=0, patience=patience)) as slices:
+            last, following = following, None
+            async with aclosing(self.follow(last, after=0, patience=patience)) as slices:
                 async for piece in slices:
                     yield piece
+
+    async def _beginning(self, owner: str, thread_id: str) -> tuple[Run | None, Run | None]:
+        """For who comes to a thread: the newest run that is over, and the one to look at first, if one is active."""
+        runs, _ = await self._store.list_runs(RunQuery(owner=owner, thread_id=thread_id, limit=1))
+        newest = runs[0] if runs else None
+        active = await self.active_run(owner, thread_id)
+        # one that was accepted since is found behind the newest, and what came before it too
+        if active is None or newest is None or active.created_at > newest.created_at:
+            return newest, None
+        return None, active
 
     async def _is_silent(self, thread_key: str, last: Run | None, seconds: float | None) -> bool:
         try:
@@ -262,11 +367,37 @@ class RunService:
 
     async def take_up(self) -> None:
         """Claim and go on with the runs that nobody works on: left by a process that ended, or never begun."""
-        for run in await self._store.list_claimable(self._max_concurrent_runs):
-            lease = await self._store.claim(run.key, self._worker)
-            claimed = await self._store.get_run(run.key)
-            if lease is not None and claimed is not None:
-                self._executor.start(claimed, lease, restart=restart_reason(run, claimed))
+        for run in await self._store.list_pending(self._admission.max_active):
+            if run.cancel_reason is None:
+                self._turns.wait(run)
+            else:
+                await self._turns.dismiss(run, run.cancel_reason)
+        for run in await self._store.list_claimable(self._admission.max_active):
+            if run.status == "pending":
+                await self._turns.take(run.thread_key)
+            elif not self._executor.is_active(
+                run.key
+            ):  # one whose lease ran out while the loop was stuck is ours still
+                await self._take_over(run)
+
+    async def _take_over(self, run: Run) -> None:
+        start = start_event(run, attempt=run.attempt + 1)
+        lease = await self._store.claim(run.key, self._worker, start=start)
+        claimed = await self._store.get_run(run.key)
+        if lease is not None and claimed is not None:
+            self._executor.start(claimed, lease, restart=restart_reason(run, claimed))
+
+    async def take_turn(self, thread_key: str) -> None:
+        """Begin the run that waits on a thread, if one does: an edit of its state has ended."""
+        await self._turns.take(thread_key)
+
+    def leases(self) -> Sequence[Lease]:
+        """Of the runs that this process works on now; may be called from another thread."""
+        return self._executor.leases()
+
+    def sweep(self, *, seconds: float) -> None:
+        """Take up again and again what nobody works on, until the drain."""
+        self._executor.repeat(self.take_up, seconds=seconds)
 
     @property
     def is_durable(self) -> bool:
@@ -276,12 +407,23 @@ class RunService:
     def begin_drain(self) -> None:
         """From now on take no new runs, and let those that go on take no other step."""
         self._draining = True
+        self._turns.close()
         self._executor.begin_drain()
 
     async def drain(self) -> None:
         """Let running steps end, within the grace, and give up the rest."""
         self.begin_drain()
         await self._executor.aclose()
+        if not self.is_durable:
+            for run in await self._store.list_pending(self._admission.max_active):
+                await self._turns.dismiss(run, "shutdown")
+
+
+def check_repetition(run: Run, fingerprint: str) -> None:
+    if run.fingerprint != fingerprint:
+        raise IdempotencyConflict(run.run_id)
+    if run.expired:
+        raise EventsExpired(run.run_id, run.thread_id)
 
 
 def is_full(page: Page) -> bool:
@@ -295,14 +437,3 @@ def restart_reason(before: Run, claimed: Run) -> RestartReason | None:
     if before.attempt == 0:
         return None
     return "crash" if claimed.crashes > before.crashes else "deploy"
-
-
-def start_event(new: NewRun, *, attempt: int) -> NewEvent:
-    body = {
-        "event": "start",
-        "run_id": new.run_id,
-        "thread_id": new.thread_id,
-        "graph": new.graph,
-        "attempt": attempt,
-    }
-    return NewEvent("start", orjson.dumps(body))

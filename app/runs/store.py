@@ -5,13 +5,15 @@ A notification is a hint, never data, so resuming, joining late, long-polling an
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 from app.runs.event import Event, NewEvent
 from app.runs.model import (
     Accepted,
+    Admission,
     CancelReason,
     Ending,
     Lease,
@@ -20,6 +22,7 @@ from app.runs.model import (
     RunStatus,
     Thread,
     ThreadStatus,
+    Turn,
 )
 
 MAX_PAGE_EVENTS: Final = 1_000
@@ -36,6 +39,14 @@ class Page:
     events: Sequence[Event]
     closed: bool
     is_live: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expiry:
+    """What one call of `Store.expire_runs` did: the threads of the runs it finished with, and whether more are due."""
+
+    thread_keys: Sequence[str]  # one for each run
+    is_done: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,31 +80,55 @@ class Store(Protocol):
     Runs and threads are named by their keys (`scoped(owner, id)`).
     """
 
-    async def accept(self, new: NewRun, *, worker: str | None, start: NewEvent | None, max_active: int) -> Accepted:
+    async def accept(
+        self, new: NewRun, *, worker: str | None, start: NewEvent | None, admission: Admission
+    ) -> Accepted:
         """Store a run with its input, in one transaction, and claim it for `worker` if one is named.
 
         The idempotency key (or the run id) is looked at before anything else: an earlier run with it is given back
         with `created=False`, and nothing is written (comparing the fingerprints is the caller's). Otherwise, in this
         order: ThreadNotFound (no such thread and `create_thread` is False), GraphMismatch, ThreadBusy (an active run,
-        or a hold, on the thread; `multitask_strategy` other than reject is not built yet), StaleThread (the thread's
-        version is not `new.thread_version`, when that is not None), TooManyRuns (`max_active` runs of all owners are
-        active). A thread without a graph gets the run's.
+        or a hold, on the thread, and the strategy is `reject`; or only a hold, and a worker is named), StaleThread (the
+        thread's version is not `new.thread_version`, when that is not None; or the thread is busy and a worker is
+        named), TooManyRuns (see `Admission`). A thread without a graph gets the run's.
 
         With a worker the run is `running` with epoch 1 and attempt 1, and `start` is its first event; without, it is
         `pending` with an empty log. The thread is `busy` either way. A claim grows the thread's version by one, and the
         lease has the new one.
+
+        With the strategy `interrupt` or `rollback` the thread's other active runs are asked to stop (`superseded`);
+        with `rollback` they become the run's `supersedes`. What a pending one of them was to undo, this one is.
         """
         ...
 
-    async def claim(self, run_key: str, worker: str) -> Lease | None:
-        """Take a run over, when it is pending or its lease has run out: epoch + 1, attempt + 1. Otherwise None.
+    async def claim(
+        self, run_key: str, worker: str, *, start: NewEvent | None = None, turn: Turn | None = None
+    ) -> Lease | None:
+        """Take a run over, when its turn has come or its lease has run out: epoch + 1, attempt + 1. Otherwise None.
 
-        A claim of a running run counts one crash (`Run.crashes`). The thread's version grows by one.
+        A pending run's turn comes when the thread is not held and has no older active run. `turn` is what it begins
+        with, as if it had been accepted so; raises StaleThread when the thread's version is another than the turn's.
+        A claim of a running run ignores it and counts one crash (`Run.crashes`). An empty log gets `start`. The
+        thread's version grows by one.
+        """
+        ...
+
+    async def dismiss(
+        self, run_key: str, events: Sequence[NewEvent], ending: Ending, *, keeps_status: bool = True
+    ) -> bool:
+        """End a pending run that never began: its whole log, its status, and the thread's, at once. False: it is none.
+
+        The thread is `busy` as long as another run is active on it, and then what it was before; or, unless
+        `keeps_status`, what the ending says.
         """
         ...
 
     async def renew(self, lease: Lease) -> bool:
         """Keep the lease alive; False when it is lost."""
+        ...
+
+    def renew_now(self, leases: Sequence[Lease]) -> None:
+        """`renew` for another thread than the event loop's, which may be stuck: blocks until it is done."""
         ...
 
     async def abandon(self, lease: Lease) -> None:
@@ -110,7 +145,8 @@ class Store(Protocol):
     async def finish(self, lease: Lease, events: Sequence[NewEvent], ending: Ending) -> int:
         """Write events, the last of them terminal, with the run's status and the thread's release, at once.
 
-        The thread's version grows by one. Raises LeaseLost as `append` does.
+        The thread stays `busy` as long as another run waits for its turn; its `rest_status` is the ending's. Its
+        version grows by one. Raises LeaseLost as `append` does.
         """
         ...
 
@@ -125,7 +161,7 @@ class Store(Protocol):
         """What is in the log after `after`: committed, gapless, at most so much (yet one event at the least).
 
         `closed` when the page ends with the terminal event, or the log does and nothing is after it. An unknown run
-        has an empty, closed log.
+        has an empty, closed log. Raises EventsExpired when it was deleted by `expire_runs`: never a silent gap.
         """
         ...
 
@@ -154,8 +190,12 @@ class Store(Protocol):
     async def list_claimable(self, limit: int) -> Sequence[Run]:
         """Runs nobody works on, oldest first.
 
-        Pending ones whose thread has no older active run, and running ones whose lease ran out.
+        Pending ones whose turn has come, and running ones whose lease ran out.
         """
+        ...
+
+    async def list_pending(self, limit: int) -> Sequence[Run]:
+        """Runs that wait for their turn, oldest first."""
         ...
 
     async def active_run(self, thread_key: str) -> Run | None:
@@ -163,11 +203,45 @@ class Store(Protocol):
         ...
 
     async def next_run(self, thread_key: str, *, after: str | None) -> Run | None:
-        """The run that a thread accepted next after the one with the key `after`; for None its oldest active run."""
+        """The run that a thread accepted next after the one with the key `after`; for None its first one.
+
+        When that one is deleted, whatever is left came after it.
+        """
         ...
 
     async def wait_run(self, thread_key: str, *, after: str | None) -> None:
         """Return when `next_run` may give a run. May return early, may never miss. Safe to cancel."""
+        ...
+
+    async def expire_runs(self, seconds: float) -> Expiry:
+        """Delete requests and events of runs that ended at least so long ago. Their rows stay, `expired`.
+
+        A small step, so that no other write waits for long: call it until it is done. A log is gone for its readers
+        before the first of its events is deleted.
+        """
+        ...
+
+    async def delete_expired_runs(self, seconds: float) -> bool:
+        """Delete rows of expired runs that ended at least so long ago. A small step: True when none is left."""
+        ...
+
+    async def list_unused_threads(self, status: ThreadStatus, seconds: float, limit: int) -> Sequence[Thread]:
+        """Threads with this status that did not change for so long and that nobody holds, the oldest change first."""
+        ...
+
+    async def list_ended_threads(self, after: datetime, limit: int) -> Sequence[tuple[str, datetime]]:
+        """The keys of threads with the ends of their runs after a moment, oldest first, a thread once for each run.
+
+        Without those of expired runs.
+        """
+        ...
+
+    async def checkpoints_in_use(self, thread_key: str) -> Collection[str]:
+        """The ids of a thread's checkpoints at which its unexpired runs ended or its active ones begin."""
+        ...
+
+    async def reclaim(self) -> bool:
+        """Give back some of the room that deletions have left. A small step: True when no more is worth the work."""
         ...
 
     async def create_thread(self, thread: Thread) -> Thread | None:
@@ -181,7 +255,10 @@ class Store(Protocol):
         ...
 
     async def delete_thread(self, thread_key: str, worker: str) -> bool:
-        """Delete a thread held by `worker` with its runs and their logs; False when it is not held by it."""
+        """Delete a thread held by `worker` with its runs and their logs; False when it is not held by it.
+
+        In small steps: a reader of one of its logs finds EventsExpired at first, then an unknown run.
+        """
         ...
 
     async def search_threads(self, query: ThreadQuery) -> Sequence[Thread]: ...

@@ -6,13 +6,13 @@ its caller is cancelled: a client that leaves ends up with all of the change or 
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
 
-from app.errors import GraphNotFound, RunstreamError, ThreadExists, ThreadNotFound
+from app.errors import GraphNotFound, RunstreamError, ThreadBusy, ThreadExists, ThreadNotFound
 from app.runs.model import Thread, ThreadStatus, scoped
 from app.runs.store import Store, ThreadQuery
 
@@ -112,6 +112,18 @@ class ThreadStates(Protocol):
 
     async def delete(self, thread_key: str) -> None: ...
 
+    async def has_surplus(self, thread: Thread, newest: int, in_use: Collection[str]) -> bool:
+        """Whether `prune` would delete anything, and may: without its graph nobody knows what a thread needs."""
+        ...
+
+    async def prune(self, thread_key: str, newest: int, in_use: Collection[str]) -> None:
+        """Delete the checkpoints that neither the newest so many nor those with these ids need."""
+        ...
+
+    async def reclaim(self) -> bool:
+        """Give back some of the room that deletions have left. A small step: True when no more is worth the work."""
+        ...
+
     async def copy(self, source_key: str, target_key: str) -> None: ...
 
 
@@ -127,10 +139,14 @@ class Hold:
 class ThreadService:
     """One instance an app. Every method raises ThreadNotFound for an unknown thread, and for another owner's."""
 
-    def __init__(self, store: Store, states: ThreadStates, *, worker: str) -> None:
+    def __init__(
+        self, store: Store, states: ThreadStates, *, worker: str, when_free: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """`when_free` is called with the key of a thread whose state was edited: a run may have come to wait for it."""
         self._store = store
         self._states = states
         self._worker = worker
+        self._when_free = when_free
 
     async def create(self, new: NewThread) -> Thread:
         """Raises ThreadExists, GraphNotFound for a graph that is named, and what `update_state` raises."""
@@ -152,6 +168,17 @@ class ThreadService:
     async def delete(self, owner: str, thread_id: str) -> None:
         """Delete a thread with its state and its runs. Raises ThreadBusy."""
         await asyncio.shield(self._delete(scoped(owner, thread_id)))
+
+    async def delete_unused(self, thread: Thread) -> bool:
+        """Delete a thread if it is as it was read; False when it is busy, or was changed or deleted since."""
+        return await asyncio.shield(self._delete_unused(thread))
+
+    async def prune(self, thread_key: str, newest: int) -> bool:
+        """Delete checkpoints that nobody needs, see `ThreadStates.prune`. False when the thread is busy."""
+        return await asyncio.shield(self._prune(thread_key, newest))
+
+    async def reclaim(self) -> bool:
+        return await self._states.reclaim()
 
     async def search(self, query: ThreadQuery) -> Sequence[Thread]:
         return await self._store.search_threads(query)
@@ -243,9 +270,38 @@ class ThreadService:
 
     async def _delete(self, thread_key: str) -> None:
         async with self._held(thread_key):
-            # first: a thread made again under the same id must not find the state of this one
-            await self._states.delete(thread_key)
-            await self._store.delete_thread(thread_key, self._worker)
+            await self._delete_held(thread_key)
+
+    async def _delete_held(self, thread_key: str) -> None:
+        # first: a thread made again under the same id must not find the state of this one
+        await self._states.delete(thread_key)
+        await self._store.delete_thread(thread_key, self._worker)
+
+    async def _delete_unused(self, thread: Thread) -> bool:
+        try:
+            async with self._held(thread.key) as hold:
+                is_same = hold.thread == thread
+                if is_same:
+                    await self._delete_held(thread.key)
+                return is_same
+        except (ThreadBusy, ThreadNotFound):
+            return False
+
+    async def _prune(self, thread_key: str, newest: int) -> bool:
+        thread = await self._store.get_thread(thread_key)
+        if thread is None:
+            return True
+        in_use = await self._store.checkpoints_in_use(thread_key)
+        if not await self._states.has_surplus(thread, newest, in_use):
+            return True  # not held for nothing: who wants to start a run meanwhile would be told that it is busy
+        try:
+            async with self._held(thread_key):
+                await self._states.prune(thread_key, newest, await self._store.checkpoints_in_use(thread_key))
+        except ThreadBusy:
+            return False
+        except ThreadNotFound:
+            pass
+        return True
 
     async def _copy(self, owner: str, thread_id: str) -> Thread:
         source = await self.get(owner, thread_id)
@@ -270,6 +326,7 @@ class ThreadService:
             yield hold
         finally:
             await self._store.release(thread_key, self._worker, status=hold.status, graph=hold.graph)
+            await self._when_free(thread_key)
 
 
 def meant_graph(metadata: Mapping[str, Any]) -> str | None:

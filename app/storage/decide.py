@@ -18,7 +18,7 @@ from app.errors import (
     TooManyRuns,
 )
 from app.runs.event import Event, NewEvent, with_seq
-from app.runs.model import ENDED, Lease, NewRun, Run, RunStatus, Thread
+from app.runs.model import ENDED, Admission, Lease, NewRun, Run, RunStatus, Thread, ThreadStatus
 from app.runs.store import Page, ThreadQuery
 
 SortField = Literal["created_at", "updated_at", "thread_id", "status"]
@@ -39,8 +39,10 @@ class Standing:
     graph: str | None
     version: int
     held: bool
+    rest_status: ThreadStatus
     active_run_id: str | None  # the oldest active run of the thread
     active_runs: int  # of all owners
+    active_runs_of_owner: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,17 +55,39 @@ class Tenure:
     lease_until: float
 
 
-def admit(new: NewRun, standing: Standing, *, max_active: int) -> None:
+def admit(new: NewRun, standing: Standing, *, is_claimed: bool, admission: Admission) -> None:
     """Raise what `Store.accept` says, in its order, unless the run may be stored."""
     if not standing.thread_exists and not new.create_thread:
         raise ThreadNotFound(new.thread_id)
     if standing.graph is not None and standing.graph != new.graph:
         raise GraphMismatch(new.thread_id, standing.graph)
-    require_free(new.thread_id, held=standing.held, active_run_id=standing.active_run_id)
+    is_busy = standing.held or standing.active_run_id is not None
+    if is_busy and new.multitask_strategy == "reject":
+        raise ThreadBusy(new.thread_id, standing.active_run_id)
+    if is_claimed and standing.held and standing.active_run_id is None:
+        raise ThreadBusy(new.thread_id, None)  # there is no line to join, and the thread is free in a moment
+    if is_claimed and is_busy:
+        raise StaleThread(new.thread_id)
     if new.thread_version is not None and new.thread_version != standing.version:
         raise StaleThread(new.thread_id)
-    if standing.active_runs >= max_active:
-        raise TooManyRuns(f"The server works on {max_active} runs already; try again later.")
+    if standing.active_runs >= admission.max_active:
+        raise TooManyRuns(f"The server works on {admission.max_active} runs already; try again later.")
+    bound = admission.max_active_of_owner
+    if bound is not None and standing.active_runs_of_owner >= bound:
+        raise TooManyRuns(f"{bound} of your runs are active already; try again when one has ended.")
+
+
+def stops_others(new: NewRun) -> bool:
+    """Whether a run stops the ones that are active on its thread."""
+    return new.multitask_strategy in ("interrupt", "rollback")
+
+
+def superseded(new: NewRun, others: Sequence[Run]) -> tuple[str, ...]:
+    """The keys of the runs to undo before the new one begins; `others` are the active ones of its thread."""
+    found = [key for run in others if run.status == "pending" for key in run.supersedes]
+    if new.multitask_strategy == "rollback":
+        found += [run.key for run in others]
+    return tuple(dict.fromkeys(found))
 
 
 def require_free(thread_id: str, *, held: bool, active_run_id: str | None) -> None:
@@ -85,11 +109,11 @@ def fence(tenure: Tenure | None, lease: Lease) -> None:
         raise LeaseLost(f"The run {lease.run_key} is at epoch {tenure.epoch}, the lease at {lease.epoch}.")
 
 
-def is_claimable(tenure: Tenure, *, now: float, is_thread_running: bool) -> bool:
-    """Whether nobody works on the run; `is_thread_running` tells that another run of its thread is running."""
+def is_claimable(tenure: Tenure, *, now: float, is_turn: bool) -> bool:
+    """Whether nobody works on the run; `is_turn`: its thread is not held, and it is the oldest active run of it."""
     match tenure.status:
         case "pending":
-            return not is_thread_running
+            return is_turn
         case "running":
             return tenure.lease_until <= now
         case "success" | "interrupted" | "cancelled" | "error" | "timeout":
@@ -103,7 +127,15 @@ def is_crash(tenure: Tenure) -> bool:
     return tenure.status == "running" and tenure.worker is not None
 
 
-def first_row(new: NewRun, *, worker: str | None, last_seq: int, now: datetime) -> Run:
+def first_row(
+    new: NewRun,
+    *,
+    worker: str | None,
+    last_seq: int,
+    now: datetime,
+    thread_status: ThreadStatus,
+    supersedes: tuple[str, ...] = (),
+) -> Run:
     """The row of a run that has just been let in: running when a worker is named, otherwise pending."""
     turn = 0 if worker is None else 1
     return Run(
@@ -125,6 +157,8 @@ def first_row(new: NewRun, *, worker: str | None, last_seq: int, now: datetime) 
         last_seq=last_seq,
         created_at=now,
         started_at=None if worker is None else now,
+        supersedes=supersedes,
+        thread_status=thread_status,
     )
 
 

@@ -1,14 +1,16 @@
 """The store that lives and dies with its process: plain dicts, for tests and for trying things out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.errors import LeaseLost, StoreUnavailable, ThreadNotFound
+from app.errors import EventsExpired, LeaseLost, StaleThread, StoreUnavailable, ThreadNotFound
 from app.runs.event import Event, NewEvent
 from app.runs.model import (
     ACTIVE,
     Accepted,
+    Admission,
     CancelReason,
     Ending,
     Lease,
@@ -16,9 +18,10 @@ from app.runs.model import (
     Run,
     Thread,
     ThreadStatus,
+    Turn,
     scoped,
 )
-from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page, RunQuery, ThreadQuery
+from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Expiry, Page, RunQuery, ThreadQuery
 from app.storage import decide
 from app.storage.bell import Bells, runs_of
 from app.storage.clock import Clock, SystemClock
@@ -63,31 +66,55 @@ class MemoryStore:
         self._numbers = 0
         self._is_closed = False
 
-    async def accept(self, new: NewRun, *, worker: str | None, start: NewEvent | None, max_active: int) -> Accepted:
+    async def accept(
+        self, new: NewRun, *, worker: str | None, start: NewEvent | None, admission: Admission
+    ) -> Accepted:
         decide.require_open_ended([start] if start is not None else [])
         earlier = self._earlier(new)
         if earlier is not None:
             return Accepted(run=earlier, created=False, lease=None)
         standing = self._standing(new)
-        decide.admit(new, standing, max_active=max_active)
+        decide.admit(new, standing, is_claimed=worker is not None, admission=admission)
+        to_stop = self._stop_others(new)
         events = decide.numbered([start] if worker is not None and start is not None else [], after=0)
-        run = decide.first_row(new, worker=worker, last_seq=len(events), now=self._clock.now())
+        run = decide.first_row(
+            new,
+            worker=worker,
+            last_seq=len(events),
+            now=self._clock.now(),
+            thread_status=standing.rest_status,
+            supersedes=decide.superseded(new, to_stop),
+        )
         record = _RunRecord(self._next_number(), run, worker, 0.0 if worker is None else self._lease_until(), events)
         self._runs[run.key] = record
         thread = self._occupy(new, claims=run.epoch)
         lease = None if worker is None else decide.lease_of(run, worker, version=thread.version)
         self._bells.ring(run.key)
         self._bells.ring(runs_of(new.thread_key))
-        return Accepted(run=run, created=True, lease=lease, new_thread=not standing.thread_exists)
+        return Accepted(run=run, created=True, lease=lease, new_thread=not standing.thread_exists, to_stop=to_stop)
 
-    async def claim(self, run_key: str, worker: str) -> Lease | None:
+    def _stop_others(self, new: NewRun) -> tuple[Run, ...]:
+        if not decide.stops_others(new):
+            return ()
+        others = self._active(new.thread_key)
+        for record in others:
+            record.run = replace(record.run, cancel_reason=record.run.cancel_reason or "superseded")
+        return tuple(record.run for record in others)
+
+    async def claim(
+        self, run_key: str, worker: str, *, start: NewEvent | None = None, turn: Turn | None = None
+    ) -> Lease | None:
         record = self._runs.get(run_key)
         if record is None:
             return None
-        others = (other for other in self._active(record.run.thread_key) if other is not record)
-        is_thread_running = any(other.run.status == "running" for other in others)
-        if not decide.is_claimable(record.tenure, now=self._clock.monotonic(), is_thread_running=is_thread_running):
+        is_turn = self._is_turn(record)
+        if not decide.is_claimable(record.tenure, now=self._clock.monotonic(), is_turn=is_turn):
             return None
+        if record.run.status == "pending" and turn is not None:
+            if turn.thread_version != self._threads[record.run.thread_key].thread.version:
+                raise StaleThread(record.run.thread_id)
+            request = decide.plain(turn.request)
+            record.run = replace(record.run, request=request, thread_status=turn.thread_status)
         record.run = replace(
             record.run,
             status="running",
@@ -99,13 +126,34 @@ class MemoryStore:
         record.worker, record.lease_until = worker, self._lease_until()
         held = self._threads[record.run.thread_key]
         held.thread = replace(held.thread, version=held.thread.version + 1)
+        if start is not None and record.run.last_seq == 0:
+            self._extend(record, [start])
         return decide.lease_of(record.run, worker, version=held.thread.version)
 
+    async def dismiss(
+        self, run_key: str, events: Sequence[NewEvent], ending: Ending, *, keeps_status: bool = True
+    ) -> bool:
+        decide.require_ending(events)
+        record = self._runs.get(run_key)
+        if record is None or record.run.status != "pending":
+            return False
+        run = replace(record.run, epoch=record.run.epoch + 1, attempt=record.run.attempt + 1)
+        held = self._threads[run.thread_key]
+        if keeps_status:
+            ending = replace(ending, thread_status=held.thread.rest_status)
+        self._conclude(record, run, ending)
+        self._extend(record, events)
+        return True
+
     async def renew(self, lease: Lease) -> bool:
-        record = self._owned(lease)
-        if record is not None:
-            record.lease_until = self._lease_until()
-        return record is not None
+        self.renew_now([lease])
+        return self._owned(lease) is not None
+
+    def renew_now(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            record = self._owned(lease)
+            if record is not None:
+                record.lease_until = self._lease_until()
 
     async def abandon(self, lease: Lease) -> None:
         record = self._owned(lease)
@@ -119,18 +167,25 @@ class MemoryStore:
     async def finish(self, lease: Lease, events: Sequence[NewEvent], ending: Ending) -> int:
         decide.require_ending(events)
         record = self._fenced(lease)
+        self._conclude(record, record.run, ending)
+        return self._extend(record, events)
+
+    def _conclude(self, record: _RunRecord, run: Run, ending: Ending) -> None:
         now = self._clock.now()
         record.run = replace(
-            record.run,
+            run,
             status=ending.status,
             finished_at=now,
             usage=None if ending.usage is None else decide.plain(ending.usage),
             error=ending.error,
             checkpoint_id=ending.checkpoint_id,
         )
-        held = self._threads[record.run.thread_key]
-        held.thread = replace(held.thread, status=ending.thread_status, version=held.thread.version + 1, updated_at=now)
-        return self._extend(record, events)
+        held = self._threads[run.thread_key]
+        status: ThreadStatus = "busy" if self._active(run.thread_key) else ending.thread_status
+        version = held.thread.version + 1
+        held.thread = replace(
+            held.thread, status=status, rest_status=ending.thread_status, version=version, updated_at=now
+        )
 
     async def read(
         self, run_key: str, *, after: int, max_events: int = MAX_PAGE_EVENTS, max_bytes: int = MAX_PAGE_BYTES
@@ -139,6 +194,8 @@ class MemoryStore:
         record = self._runs.get(run_key)
         if record is None:
             return Page(events=(), closed=True)
+        if record.run.expired:
+            raise EventsExpired(record.run.run_id, record.run.thread_id)
         events = decide.cut(record.events, after, max_events=max_events, max_bytes=max_bytes)
         return decide.page(events, after=after, last_seq=record.run.last_seq, is_ended=record.run.is_ended)
 
@@ -181,13 +238,14 @@ class MemoryStore:
         now = self._clock.monotonic()
         return [record.run for record in self._runs.values() if self._is_waiting(record, now)][:limit]
 
+    async def list_pending(self, limit: int) -> Sequence[Run]:
+        return [record.run for record in self._runs.values() if record.run.status == "pending"][:limit]
+
     async def active_run(self, thread_key: str) -> Run | None:
         return next((record.run for record in self._active(thread_key)), None)
 
     async def next_run(self, thread_key: str, *, after: str | None) -> Run | None:
-        if after is None:
-            return await self.active_run(thread_key)
-        number = self._runs[after].number if after in self._runs else self._numbers
+        number = self._runs[after].number if after in self._runs else 0
         later = (r.run for r in self._runs.values() if r.number > number and r.run.thread_key == thread_key)
         return next(later, None)
 
@@ -197,10 +255,44 @@ class MemoryStore:
             if await self.next_run(thread_key, after=after) is None:
                 await bell.wait()
 
+    async def expire_runs(self, seconds: float) -> Expiry:
+        due = [record for record in self._ended_before(seconds) if not record.run.expired]
+        for record in due:
+            record.events.clear()
+            record.run = replace(record.run, request={}, expired=True)
+            self._bells.ring(record.run.key)
+        return Expiry(thread_keys=[record.run.thread_key for record in due], is_done=True)
+
+    async def delete_expired_runs(self, seconds: float) -> bool:
+        for record in self._ended_before(seconds):
+            if record.run.expired:
+                del self._runs[record.run.key]
+        return True
+
+    async def list_unused_threads(self, status: ThreadStatus, seconds: float, limit: int) -> Sequence[Thread]:
+        before = self._clock.now() - timedelta(seconds=seconds)
+        free = (record.thread for record in self._threads.values() if record.held_by is None)
+        unused = [thread for thread in free if thread.status == status != "busy" and thread.updated_at <= before]
+        return sorted(unused, key=lambda thread: thread.updated_at)[:limit]
+
+    async def list_ended_threads(self, after: datetime, limit: int) -> Sequence[tuple[str, datetime]]:
+        runs = [record.run for record in self._runs.values() if not record.run.expired]
+        ends = [(run.thread_key, run.finished_at) for run in runs if run.finished_at and run.finished_at > after]
+        return sorted(ends, key=lambda end: end[1])[:limit]
+
+    async def checkpoints_in_use(self, thread_key: str) -> Collection[str]:
+        runs = [record.run for record in self._runs.values() if record.run.thread_key == thread_key]
+        ends = [run.checkpoint_id for run in runs if not run.expired]
+        begins = [run.request.get("checkpoint_id") for run in runs if not run.is_ended]
+        return {checkpoint_id for checkpoint_id in [*ends, *begins] if checkpoint_id is not None}
+
+    async def reclaim(self) -> bool:
+        return True
+
     async def create_thread(self, thread: Thread) -> Thread | None:
         if thread.key in self._threads:
             return None
-        kept = replace(thread, metadata=decide.plain(thread.metadata))
+        kept = replace(thread, metadata=decide.plain(thread.metadata), rest_status=thread.status)
         self._threads[thread.key] = _ThreadRecord(self._next_number(), kept)
         return kept
 
@@ -260,7 +352,7 @@ class MemoryStore:
         record.thread = replace(record.thread, graph=record.thread.graph or graph)
         if status is not None:
             version, now = record.thread.version + 1, self._clock.now()
-            record.thread = replace(record.thread, status=status, version=version, updated_at=now)
+            record.thread = replace(record.thread, status=status, rest_status=status, version=version, updated_at=now)
 
     async def ping(self) -> None:
         self._require_open()
@@ -284,8 +376,10 @@ class MemoryStore:
             graph=None if record is None else record.thread.graph,
             version=0 if record is None else record.thread.version,
             held=record is not None and record.held_by is not None,
+            rest_status="idle" if record is None else record.thread.rest_status,
             active_run_id=active[0].run.run_id if active else None,
             active_runs=sum(kept.is_active for kept in self._runs.values()),
+            active_runs_of_owner=sum(kept.is_active and kept.run.owner == new.owner for kept in self._runs.values()),
         )
 
     def _occupy(self, new: NewRun, *, claims: int) -> Thread:
@@ -304,9 +398,11 @@ class MemoryStore:
         return [record for record in self._runs.values() if record.run.thread_key == thread_key and record.is_active]
 
     def _is_waiting(self, record: _RunRecord, now: float) -> bool:
-        if record.run.status == "pending":
-            return self._active(record.run.thread_key)[0] is record
-        return decide.is_claimable(record.tenure, now=now, is_thread_running=False)
+        return decide.is_claimable(record.tenure, now=now, is_turn=record.is_active and self._is_turn(record))
+
+    def _is_turn(self, record: _RunRecord) -> bool:
+        is_held = self._threads[record.run.thread_key].held_by is not None
+        return not is_held and self._active(record.run.thread_key)[:1] == [record]
 
     def _matching(self, query: ThreadQuery) -> Sequence[_ThreadRecord]:
         keys = None if query.ids is None else {scoped(query.owner, thread_id) for thread_id in query.ids}
@@ -340,6 +436,11 @@ class MemoryStore:
     def _has_news(self, run_key: str, after: int) -> bool:
         record = self._runs.get(run_key)
         return record is None or record.run.is_ended or record.run.last_seq > after
+
+    def _ended_before(self, seconds: float) -> Sequence[_RunRecord]:
+        before = self._clock.now() - timedelta(seconds=seconds)
+        ends = ((record.run.finished_at, record) for record in self._runs.values())
+        return [record for finished_at, record in ends if finished_at is not None and finished_at <= before]
 
     def _next_number(self) -> int:
         self._numbers += 1

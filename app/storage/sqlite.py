@@ -1,15 +1,16 @@
 """The store of the embedded default: one SQLite file in a data directory that belongs to one process."""
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from app.errors import ConfigInvalid, StoreUnavailable
 from app.runs.event import NewEvent
-from app.runs.model import Accepted, CancelReason, Ending, Lease, NewRun, Run, Thread, ThreadStatus
-from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page, RunQuery, ThreadQuery
+from app.runs.model import Accepted, Admission, CancelReason, Ending, Lease, NewRun, Run, Thread, ThreadStatus, Turn
+from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Expiry, Page, RunQuery, ThreadQuery
 from app.storage import decide
 from app.storage.bell import Bells, runs_of
 from app.storage.clock import Clock, SystemClock
@@ -17,7 +18,8 @@ from app.storage.lock import DirectoryLock
 from app.storage.sqlite_group import LogWriter
 from app.storage.sqlite_log import LogTable, Write, Written
 from app.storage.sqlite_read import SqliteReaders
-from app.storage.sqlite_row import SCHEMA_VERSION, Sql, load_schema, load_sql
+from app.storage.sqlite_retention import Deleted, Expiration, Expired
+from app.storage.sqlite_row import SCHEMA_VERSION, Sql, load_migrations, load_schema, load_sql
 from app.storage.sqlite_run import RunTable
 from app.storage.sqlite_thread import ThreadTable, add_functions
 from app.storage.window import Windows
@@ -43,6 +45,7 @@ class SqliteStore:
         self._log = LogTable(sql)
         self._runs = RunTable(sql, self._log, clock=clock, lease_seconds=lease_seconds)
         self._threads = ThreadTable(sql, clock=clock)
+        self._expiration = Expiration(sql, clock=clock)
         self._readers = SqliteReaders(path, setup=add_functions, caught_up=writer.caught_up)
         self._log_writer = LogWriter(writer, self._log, clock=clock, publish=self._publish)
         self._windows = Windows()
@@ -76,22 +79,43 @@ class SqliteStore:
             lock=lock, writer=writer, path=path, sql=sql, lease_seconds=lease_seconds, clock=clock or SystemClock()
         )
 
-    async def accept(self, new: NewRun, *, worker: str | None, start: NewEvent | None, max_active: int) -> Accepted:
+    async def accept(
+        self, new: NewRun, *, worker: str | None, start: NewEvent | None, admission: Admission
+    ) -> Accepted:
         decide.require_open_ended([start] if start is not None else [])
 
         def operation(connection: sqlite3.Connection) -> tuple[Accepted, Written | None]:
-            return self._runs.accept(connection, new, worker, start, max_active)
+            return self._runs.accept(connection, new, worker, start, admission)
 
         accepted, _ = await self._writer.run(
             operation, on_commit=lambda result: self._admitted(new.thread_key, result[1])
         )
         return accepted
 
-    async def claim(self, run_key: str, worker: str) -> Lease | None:
-        return await self._writer.run(lambda connection: self._runs.claim(connection, run_key, worker))
+    async def claim(
+        self, run_key: str, worker: str, *, start: NewEvent | None = None, turn: Turn | None = None
+    ) -> Lease | None:
+        lease, _ = await self._writer.run(
+            lambda connection: self._runs.claim(connection, run_key, worker, start, turn),
+            on_commit=lambda result: self._publish(result[1]),
+        )
+        return lease
+
+    async def dismiss(
+        self, run_key: str, events: Sequence[NewEvent], ending: Ending, *, keeps_status: bool = True
+    ) -> bool:
+        decide.require_ending(events)
+        written = await self._writer.run(
+            lambda connection: self._runs.dismiss(connection, run_key, events, ending, keeps_status),
+            on_commit=self._publish,
+        )
+        return written is not None
 
     async def renew(self, lease: Lease) -> bool:
         return await self._writer.run(lambda connection: self._runs.renew(connection, lease))
+
+    def renew_now(self, leases: Sequence[Lease]) -> None:
+        self._writer.run_now(lambda connection: [self._runs.renew(connection, lease) for lease in leases])
 
     async def abandon(self, lease: Lease) -> None:
         await self._writer.run(lambda connection: self._runs.abandon(connection, lease))
@@ -140,6 +164,9 @@ class SqliteStore:
     async def list_claimable(self, limit: int) -> Sequence[Run]:
         return await self._readers.run(lambda connection: self._runs.list_claimable(connection, limit))
 
+    async def list_pending(self, limit: int) -> Sequence[Run]:
+        return await self._readers.run(lambda connection: self._runs.list_pending(connection, limit))
+
     async def active_run(self, thread_key: str) -> Run | None:
         return await self._readers.run(lambda connection: self._runs.active(connection, thread_key))
 
@@ -152,6 +179,32 @@ class SqliteStore:
             if await self.next_run(thread_key, after=after) is None:
                 await bell.wait()
 
+    async def expire_runs(self, seconds: float) -> Expiry:
+        def forget(expired: Expired) -> None:
+            self._forget(expired.run_keys)
+
+        expired = await self._writer.run(
+            lambda connection: self._expiration.expire(connection, seconds), on_commit=forget
+        )
+        return expired.expiry
+
+    async def delete_expired_runs(self, seconds: float) -> bool:
+        return await self._writer.run(lambda connection: self._expiration.delete(connection, seconds))
+
+    async def list_unused_threads(self, status: ThreadStatus, seconds: float, limit: int) -> Sequence[Thread]:
+        return await self._readers.run(
+            lambda connection: self._expiration.unused_threads(connection, status, seconds, limit)
+        )
+
+    async def list_ended_threads(self, after: datetime, limit: int) -> Sequence[tuple[str, datetime]]:
+        return await self._readers.run(lambda connection: self._expiration.ended_threads(connection, after, limit))
+
+    async def checkpoints_in_use(self, thread_key: str) -> Collection[str]:
+        return await self._readers.run(lambda connection: self._expiration.checkpoints_in_use(connection, thread_key))
+
+    async def reclaim(self) -> bool:
+        return await self._writer.reclaim()
+
     async def create_thread(self, thread: Thread) -> Thread | None:
         return await self._writer.run(lambda connection: self._threads.create(connection, thread))
 
@@ -162,10 +215,13 @@ class SqliteStore:
         return await self._writer.run(lambda connection: self._threads.update(connection, thread_key, metadata))
 
     async def delete_thread(self, thread_key: str, worker: str) -> bool:
-        run_keys = await self._writer.run(
-            lambda connection: self._threads.delete(connection, thread_key, worker), on_commit=self._forget
-        )
-        return run_keys is not None
+        while True:
+            deleted = await self._writer.run(
+                lambda connection: self._expiration.delete_thread(connection, thread_key, worker),
+                on_commit=self._forget_deleted,
+            )
+            if deleted is None or deleted.is_done:
+                return deleted is not None
 
     async def search_threads(self, query: ThreadQuery) -> Sequence[Thread]:
         return await self._readers.run(lambda connection: self._threads.search(connection, query))
@@ -211,8 +267,11 @@ class SqliteStore:
             self._windows.extend(written.run_key, written.events, is_ended=written.is_ended)
             self._bells.ring(written.run_key)
 
-    def _forget(self, run_keys: Sequence[str] | None) -> None:
-        for run_key in run_keys or ():
+    def _forget_deleted(self, deleted: Deleted | None) -> None:
+        self._forget(deleted.run_keys if deleted else ())
+
+    def _forget(self, run_keys: Sequence[str]) -> None:
+        for run_key in run_keys:
             self._windows.forget(run_key)
             self._bells.ring(run_key)
 
@@ -230,8 +289,9 @@ def _set_up(connection: sqlite3.Connection, *, path: Path, sql: Sql) -> None:
             f"The database {path} has the schema version {version}, and this version of Runstream knows them up to "
             f"{SCHEMA_VERSION}: start the newer version that wrote it, or choose another data directory."
         )
-    if version == 0:
-        connection.executescript(f"BEGIN; {load_schema()} {_touch(sql)}; COMMIT;")
+    if version < SCHEMA_VERSION:
+        changes = load_schema() if version == 0 else load_migrations(version)
+        connection.executescript(f"BEGIN; {changes} {_touch(sql)}; COMMIT;")
     _execute(connection, sql["void_leases"])
     _execute(connection, sql["void_holds"])
 

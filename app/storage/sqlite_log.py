@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from app.errors import LeaseLost
+from app.errors import EventsExpired, LeaseLost
 from app.runs.event import Event, NewEvent
 from app.runs.model import ENDED, Ending, Lease, RunStatus
 from app.runs.store import Page
@@ -70,7 +70,7 @@ class LogTable:
             connection.execute(self._sql["advance"], {"moves": to_json(moves)})
         for write, outcome in zip(writes, outcomes, strict=True):
             if write.ending is not None and isinstance(outcome, Written):
-                self._finish(connection, logs[outcome.run_key].number, write.lease, write.ending, now)
+                self.finish(connection, logs[outcome.run_key].number, write.lease.thread_key, write.ending, now)
         return outcomes
 
     def insert(self, connection: sqlite3.Connection, segments: list[Any]) -> None:
@@ -81,6 +81,24 @@ class LogTable:
             rows = ", ".join(["(?, ?, ?, ?)"] * (len(values) // 4))
             connection.execute(f"{self._sql['insert_segments']} {rows}", values)
 
+    def append(
+        self,
+        connection: sqlite3.Connection,
+        run_key: str,
+        number: int,
+        events: Sequence[NewEvent],
+        *,
+        after: int,
+        is_ended: bool = False,
+    ) -> Written:
+        """Write to one log, without a look at its lease."""
+        placed = decide.numbered(events, after=after)
+        for segment in segments_of(placed):
+            self.insert(connection, [number, *segment])
+        last_seq = after + len(placed)
+        connection.execute(self._sql["advance"], {"moves": to_json([(number, last_seq)])})
+        return Written(run_key=run_key, events=placed, last_seq=last_seq, is_ended=is_ended)
+
     def page(
         self, connection: sqlite3.Connection, run_key: str, *, after: int, max_events: int, max_bytes: int
     ) -> Page:
@@ -88,7 +106,9 @@ class LogTable:
         row = connection.execute(self._sql["page"], values).fetchone()
         if row is None:
             return Page(events=(), closed=True)
-        status, last_seq, first_seq, body = row
+        run_id, thread_id, expired, status, last_seq, first_seq, body = row
+        if expired:
+            raise EventsExpired(run_id, thread_id)
         events: Sequence[Event] = ()
         if body is not None:
             stored = [Event(seq, text) for seq, text in enumerate(body.split(b"\n"), first_seq)]
@@ -108,7 +128,8 @@ class LogTable:
             for key, number, last_seq, status, worker, epoch, lease_until in orjson.loads(rows)
         }
 
-    def _finish(self, connection: sqlite3.Connection, number: int, lease: Lease, ending: Ending, now: str) -> None:
+    def finish(self, connection: sqlite3.Connection, number: int, thread_key: str, ending: Ending, now: str) -> None:
+        """How the run ends, and what its thread is then."""
         values = {
             "number": number,
             "status": ending.status,
@@ -117,7 +138,7 @@ class LogTable:
             "error": error_value(ending.error),
             "checkpoint_id": ending.checkpoint_id,
             "thread_status": ending.thread_status,
-            "thread_key": lease.thread_key,
+            "thread_key": thread_key,
         }
         connection.execute(self._sql["finish_run"], values)
         connection.execute(self._sql["finish_thread"], values)

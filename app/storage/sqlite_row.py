@@ -11,7 +11,7 @@ import orjson
 
 from app.runs.model import Run, RunError, Thread
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 4
 
 Sql = Mapping[str, str]
 
@@ -21,18 +21,31 @@ _DECODE: Final[Mapping[str, Callable[[Any], Any]]] = {
     "metadata": orjson.loads,
     "usage": orjson.loads,
     "stream_modes": lambda text: tuple(orjson.loads(text)),
+    "supersedes": lambda text: tuple(orjson.loads(text)),
     "error": lambda text: RunError(**orjson.loads(text)),
     "created_at": datetime.fromisoformat,
     "updated_at": datetime.fromisoformat,
     "started_at": datetime.fromisoformat,
     "finished_at": datetime.fromisoformat,
+    "expired": bool,
 }
-_THREAD_COLUMNS: Final = ("owner", "thread_id", "graph", "status", "metadata", "version", "created_at", "updated_at")
+_THREAD_COLUMNS: Final = (
+    "owner",
+    "thread_id",
+    "graph",
+    "status",
+    "metadata",
+    "version",
+    "created_at",
+    "updated_at",
+    "rest_status",
+)
 # fmt: off
 _RUN_COLUMNS: Final = (
     "owner", "run_id", "thread_id", "graph", "status", "request", "fingerprint", "idempotency_key", "stream_modes",
     "metadata", "multitask_strategy", "on_disconnect", "epoch", "attempt", "crashes", "last_seq", "created_at",
-    "started_at", "finished_at", "usage", "error", "checkpoint_id", "cancel_reason",
+    "started_at", "finished_at", "usage", "error", "checkpoint_id", "cancel_reason", "expired", "supersedes",
+    "thread_status",
 )
 # fmt: on
 
@@ -43,8 +56,13 @@ def load_schema() -> str:
 
 def load_sql() -> Sql:
     """The statements of `sql/query.sql` by their names."""
-    named = (part.partition("\n") for part in _read("query.sql").split("-- name: ")[1:])
-    return {name.strip(): re.sub(r"\s*--.*", "", text).strip() for name, _, text in named}
+    return _named("query.sql")
+
+
+def load_migrations(version: int) -> str:
+    """The statements that make the newest schema of the one with this version."""
+    migrations = _named("migrate.sql")
+    return "\n".join(migrations[str(number)] for number in range(version + 1, SCHEMA_VERSION + 1))
 
 
 def to_run(row: tuple[Any, ...]) -> Run:
@@ -78,6 +96,8 @@ def run_values(run: Run) -> dict[str, Any]:
         "last_seq": run.last_seq,
         "created_at": to_text(run.created_at),
         "started_at": None if run.started_at is None else to_text(run.started_at),
+        "supersedes": to_json(run.supersedes),
+        "thread_status": run.thread_status,
     }
 
 
@@ -113,6 +133,11 @@ def _decoded(columns: Sequence[str], row: tuple[Any, ...]) -> dict[str, Any]:
         column: value if value is None or column not in _DECODE else _DECODE[column](value)
         for column, value in zip(columns, row, strict=True)
     }
+
+
+def _named(file: str) -> Sql:
+    named = (part.partition("\n") for part in _read(file).split("-- name: ")[1:])
+    return {name.strip(): re.sub(r"\s*--.*", "", text).strip() for name, _, text in named}
 
 
 def _read(name: str) -> str:

@@ -2,16 +2,18 @@
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from app.errors import StaleThread
 from app.runs.event import NewEvent
-from app.runs.model import Accepted, CancelReason, Lease, NewRun, Run, scoped
+from app.runs.model import Accepted, Admission, CancelReason, Ending, Lease, NewRun, Run, Turn, scoped
 from app.runs.store import RunQuery
 from app.storage import decide
 from app.storage.clock import Clock
 from app.storage.decide import Standing, Tenure
 from app.storage.sqlite_log import LogTable, Written, segments_of
-from app.storage.sqlite_row import Sql, run_values, to_run, to_text
+from app.storage.sqlite_row import Sql, run_values, to_json, to_run, to_text
 
 
 class RunTable:
@@ -24,7 +26,12 @@ class RunTable:
         self._lease_seconds = lease_seconds
 
     def accept(
-        self, connection: sqlite3.Connection, new: NewRun, worker: str | None, start: NewEvent | None, max_active: int
+        self,
+        connection: sqlite3.Connection,
+        new: NewRun,
+        worker: str | None,
+        start: NewEvent | None,
+        admission: Admission,
     ) -> tuple[Accepted, Written | None]:
         """As `Store.accept`; also what was written to the log. Raises before the first change."""
         values = {
@@ -32,10 +39,10 @@ class RunTable:
             "idempotency_key": new.idempotency_key,
             "run_key": new.key,
             "thread_key": new.thread_key,
+            "is_owner_bound": admission.max_active_of_owner is not None,
         }
-        by_key, by_id, thread, graph, version, held_by, active_run_id, active_runs = connection.execute(
-            self._sql["standing"], values
-        ).fetchone()
+        row = connection.execute(self._sql["standing"], values).fetchone()
+        by_key, by_id, thread, graph, version, held_by, rest_status, active_run_id, active_runs, of_owner = row
         earlier = by_id if by_key is None else by_key
         if earlier is not None:
             return Accepted(run=self._numbered(connection, earlier), created=False, lease=None), None
@@ -44,20 +51,39 @@ class RunTable:
             graph=graph,
             version=version or 0,
             held=held_by is not None,
+            rest_status=rest_status or "idle",
             active_run_id=active_run_id,
             active_runs=active_runs,
+            active_runs_of_owner=of_owner,
         )
-        decide.admit(new, standing, max_active=max_active)
-        return self._store(connection, new, worker, start, standing)
+        decide.admit(new, standing, is_claimed=worker is not None, admission=admission)
+        to_stop = self._stop_others(connection, new) if active_run_id is not None else ()
+        return self._store(connection, new, worker, start, standing, to_stop)
 
-    def claim(self, connection: sqlite3.Connection, run_key: str, worker: str) -> Lease | None:
+    def claim(
+        self, connection: sqlite3.Connection, run_key: str, worker: str, start: NewEvent | None, turn: Turn | None
+    ) -> tuple[Lease | None, Written | None]:
+        """As `Store.claim`; also what was written to the log."""
         row = connection.execute(self._sql["tenure"], {"run_key": run_key}).fetchone()
         if row is None:
-            return None
-        status, holder, epoch, lease_until, thread_key, is_thread_running = row
+            return None, None
+        status, holder, epoch, lease_until, number, thread_key, thread_version, last_seq, is_turn = row
         tenure = Tenure(status=status, worker=holder, epoch=epoch, lease_until=lease_until)
-        if not decide.is_claimable(tenure, now=self._clock.monotonic(), is_thread_running=bool(is_thread_running)):
-            return None
+        if not decide.is_claimable(tenure, now=self._clock.monotonic(), is_turn=bool(is_turn)):
+            return None, None
+        if status == "pending" and turn is not None:
+            if turn.thread_version != thread_version:
+                raise StaleThread(decide.thread_id_of(thread_key))
+            connection.execute(self._sql["set_request"], {"number": number, "request": to_json(dict(turn.request))})
+            connection.execute(self._sql["set_thread_status"], {"number": number, "status": turn.thread_status})
+        lease = self._claimed(connection, run_key, thread_key, worker, tenure)
+        if start is None or last_seq:
+            return lease, None
+        return lease, self._log.append(connection, run_key, number, [start], after=0)
+
+    def _claimed(
+        self, connection: sqlite3.Connection, run_key: str, thread_key: str, worker: str, tenure: Tenure
+    ) -> Lease | None:
         values = {
             "run_key": run_key,
             "worker": worker,
@@ -69,6 +95,25 @@ class RunTable:
         ((version,),) = connection.execute(self._sql["grow_thread"], {"thread_key": thread_key}).fetchall()
         run = self.get(connection, run_key)
         return None if run is None else decide.lease_of(run, worker, version=version)
+
+    def dismiss(
+        self,
+        connection: sqlite3.Connection,
+        run_key: str,
+        events: Sequence[NewEvent],
+        ending: Ending,
+        keeps_status: bool,
+    ) -> Written | None:
+        """As `Store.dismiss`: what was written to the log."""
+        row = connection.execute(self._sql["rest_status"], {"run_key": run_key}).fetchone()
+        if row is None:
+            return None
+        number, thread_key, rest_status = row
+        connection.execute(self._sql["dismiss"], {"number": number})
+        written = self._log.append(connection, run_key, number, events, after=0, is_ended=True)
+        ended = replace(ending, thread_status=rest_status) if keeps_status else ending
+        self._log.finish(connection, number, thread_key, ended, to_text(self._clock.now()))
+        return written
 
     def renew(self, connection: sqlite3.Connection, lease: Lease) -> bool:
         values = {**_lease_values(lease), "lease_until": self._lease_until()}
@@ -92,8 +137,9 @@ class RunTable:
 
     def next(self, connection: sqlite3.Connection, thread_key: str, after: str | None) -> Run | None:
         if after is None:
-            return self.active(connection, thread_key)
-        later = "runs.number > (SELECT number FROM runs WHERE key = ?)"
+            return self._one(connection, "WHERE thread_key = ? ORDER BY runs.number LIMIT 1", thread_key)
+        # rows are deleted from the oldest on, so whatever is left came after one that is gone
+        later = "runs.number > coalesce((SELECT number FROM runs WHERE key = ?), 0)"
         where = f"WHERE thread_key = ? AND {later} ORDER BY runs.number LIMIT 1"
         return self._one(connection, where, thread_key, after)
 
@@ -121,6 +167,17 @@ class RunTable:
         values = {"now": self._clock.monotonic(), "limit": limit}
         return [to_run(row) for row in connection.execute(statement, values).fetchall()]
 
+    def list_pending(self, connection: sqlite3.Connection, limit: int) -> Sequence[Run]:
+        statement = f"{self._sql['select_run']} {self._sql['where_pending']}"
+        return [to_run(row) for row in connection.execute(statement, (limit,)).fetchall()]
+
+    def _stop_others(self, connection: sqlite3.Connection, new: NewRun) -> tuple[Run, ...]:
+        if not decide.stops_others(new):
+            return ()
+        connection.execute(self._sql["stop_others"], {"thread_key": new.thread_key})
+        statement = f"{self._sql['select_run']} {self._sql['where_active_all']}"
+        return tuple(to_run(row) for row in connection.execute(statement, (new.thread_key,)).fetchall())
+
     def _store(
         self,
         connection: sqlite3.Connection,
@@ -128,9 +185,17 @@ class RunTable:
         worker: str | None,
         start: NewEvent | None,
         standing: Standing,
+        to_stop: tuple[Run, ...],
     ) -> tuple[Accepted, Written | None]:
         events = decide.numbered([start] if worker is not None and start is not None else [], after=0)
-        run = decide.first_row(new, worker=worker, last_seq=len(events), now=self._clock.now())
+        run = decide.first_row(
+            new,
+            worker=worker,
+            last_seq=len(events),
+            now=self._clock.now(),
+            thread_status=standing.rest_status,
+            supersedes=decide.superseded(new, to_stop),
+        )
         values: dict[str, Any] = {
             **run_values(run),
             "worker": worker,
@@ -144,9 +209,8 @@ class RunTable:
             self._log.insert(connection, [values["number"], *segment])
         lease = None if worker is None else decide.lease_of(run, worker, version=standing.version + 1)
         written = Written(run_key=run.key, events=events, last_seq=run.last_seq, is_ended=False)
-        return Accepted(
-            run=run, created=True, lease=lease, new_thread=not standing.thread_exists
-        ), written if events else None
+        accepted = Accepted(run=run, created=True, lease=lease, new_thread=not standing.thread_exists, to_stop=to_stop)
+        return accepted, written if events else None
 
     def _lease_until(self) -> float:
         return self._clock.monotonic() + self._lease_seconds

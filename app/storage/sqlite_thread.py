@@ -40,17 +40,6 @@ class ThreadTable:
         connection.execute(self._sql["update_thread"], values)
         return self.get(connection, thread_key)
 
-    def delete(self, connection: sqlite3.Connection, thread_key: str, worker: str) -> Sequence[str] | None:
-        """The keys of the runs that went with it; None when the worker does not hold the thread."""
-        values = {"thread_key": thread_key}
-        row = connection.execute(self._sql["occupation"], values).fetchone()
-        if row is None or row[0] != worker:
-            return None
-        run_keys = [key for (key,) in connection.execute(self._sql["run_keys"], values).fetchall()]
-        for name in ("delete_segments", "delete_requests", "delete_runs", "delete_thread"):
-            connection.execute(self._sql[name], values)
-        return run_keys
-
     def hold(self, connection: sqlite3.Connection, thread_key: str, worker: str) -> Thread:
         thread_id = decide.thread_id_of(thread_key)
         row = connection.execute(self._sql["occupation"], {"thread_key": thread_key}).fetchone()

@@ -4,6 +4,9 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future as ThreadFuture
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,6 +22,8 @@ Synchronous = Literal["FULL", "NORMAL"]
 
 BUSY_SECONDS: Final = 5.0  # how long somebody else's lock (a shell, a backup) is waited for
 WAL_BYTES: Final = 64 * 1024 * 1024  # what the log file is cut to after it has grown
+VACUUM_PAGES: Final = 64  # in one step; for each the thread waits for the GIL
+SPARE_PAGES: Final = 256  # so few free pages are not worth the work
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -29,9 +34,15 @@ def connect(path: Path) -> sqlite3.Connection:
 class _Job:
     operation: Operation[Any]
     on_commit: Callable[[Any], None] | None
-    future: asyncio.Future[Any]
+    future: asyncio.Future[Any] | ThreadFuture[Any]
+    is_alone: bool = False  # not in a transaction with others, nor in one of its own
     result: Any = None
     error: BaseException | None = None
+
+    @property
+    def is_of_thread(self) -> bool:
+        """Whether a thread waits for it, and not the loop."""
+        return isinstance(self.future, ThreadFuture)
 
     def attempt(self, connection: sqlite3.Connection) -> bool:
         self.error = None
@@ -82,6 +93,7 @@ class SqliteWriter:
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._left: _Job | None = None  # taken from the queue, and for a turn of its own
         self._turns = ThreadTurns()
         self._is_closed = False
         self._committing = 0  # the number of the batch that others may see, set by the thread before each COMMIT
@@ -124,12 +136,25 @@ class SqliteWriter:
 
     def submit(self, operation: Operation[T], *, on_commit: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         """`run` without waiting: operations are carried out in the order of these calls."""
+        return self._submit(operation, on_commit=on_commit)
+
+    def _submit(
+        self, operation: Operation[T], *, on_commit: Callable[[T], None] | None = None, is_alone: bool = False
+    ) -> asyncio.Future[T]:
         if self._is_closed:
             raise StoreUnavailable("The store is closed.")
-        job = _Job(operation, on_commit, self._loop.create_future())
-        self._queue.put(job)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Job(operation, on_commit, future, is_alone))
         self._turns.begin()
-        return job.future
+        return future
+
+    def run_now(self, operation: Operation[T]) -> T:
+        """`run` for another thread than the loop's: blocks until the commit, and needs no turn of the loop."""
+        if self._is_closed:
+            raise StoreUnavailable("The store is closed.")
+        done: ThreadFuture[T] = ThreadFuture()
+        self._queue.put(_Job(operation, None, done))
+        return done.result()
 
     async def caught_up(self) -> None:
         """Return when the `on_commit` of all that another connection could have seen until now has been called.
@@ -142,6 +167,17 @@ class SqliteWriter:
             if self._settling is None:
                 self._settling = asyncio.Event()
             await self._settling.wait()
+
+    async def reclaim(self) -> bool:
+        """Give the file system some of the room that deletions have left: a small step, True when no more is worth it.
+
+        A tenth of the file stays for what comes next.
+        """
+        is_changed, is_done = await self._submit(_vacuum, is_alone=True)
+        if is_changed and is_done:
+            with ThreadPoolExecutor(1, thread_name_prefix="sqlite-truncate") as pool:
+                await self._loop.run_in_executor(pool, _truncate, self._path)
+        return is_done
 
     async def aclose(self) -> None:
         """Carry out what was asked for before, then close the connection and end the thread."""
@@ -162,7 +198,13 @@ class SqliteWriter:
                 batch = self._gather()
                 if not batch:
                     break
-                self._commit(connection, batch, number)
+                if batch[0].is_alone:
+                    batch[0].attempt(connection)
+                else:
+                    self._commit(connection, batch, number)
+                for job in batch:
+                    if job.is_of_thread:
+                        job.settle()
                 self._call(self._settle, batch, number)
             connection.close()
         self._call(self._ended.set_result, None)
@@ -188,9 +230,15 @@ class SqliteWriter:
 
     def _gather(self) -> Sequence[_Job]:
         batch: list[_Job] = []
-        job = self._queue.get()
+        job = self._left or self._queue.get()
+        self._left = None
         while job is not None:
+            if job.is_alone and batch:
+                self._left = job
+                return batch
             batch.append(job)
+            if job.is_alone:
+                return batch
             try:
                 job = self._queue.get_nowait()
             except Empty:
@@ -213,8 +261,9 @@ class SqliteWriter:
 
     def _settle(self, batch: Sequence[_Job], number: int) -> None:
         for job in batch:
-            job.settle()
-            self._turns.end()
+            if not job.is_of_thread:
+                job.settle()
+                self._turns.end()
         self._settled = number
         if self._settling is not None:
             self._settling.set()
@@ -257,6 +306,32 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
         except sqlite3.Error:  # the next BEGIN tells
             pass
+
+
+def _vacuum(connection: sqlite3.Connection) -> tuple[bool, bool]:
+    """Whether pages were given back, and whether no more are to be."""
+    before, surplus = _free_pages(connection)
+    if surplus <= 0:
+        return False, True
+    # a page is a row without columns: `execute` stops after the first one, and a script goes through all
+    connection.executescript(f"PRAGMA incremental_vacuum({min(surplus, VACUUM_PAGES)})")
+    after, surplus = _free_pages(connection)
+    is_stuck = after >= before  # a file that was made without auto_vacuum
+    return not is_stuck, is_stuck or surplus <= 0
+
+
+def _free_pages(connection: sqlite3.Connection) -> tuple[int, int]:
+    """How many pages are free, and by how many these are too many."""
+    ((free,),) = connection.execute("PRAGMA freelist_count").fetchall()
+    ((total,),) = connection.execute("PRAGMA page_count").fetchall()
+    return free, free - max(total // 10, SPARE_PAGES)
+
+
+def _truncate(path: Path) -> None:
+    """Bring the database and its log down to their size, as far as no reader is in the way."""
+    with closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # the work, beside the writer
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # an instant, in which it waits
 
 
 def _fail(future: asyncio.Future[None], error: Exception) -> None:

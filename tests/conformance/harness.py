@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from app.runs.event import Event, NewEvent
-from app.runs.model import Ending, Lease, NewRun, Thread, scoped
+from app.runs.model import Admission, Ending, Lease, NewRun, Thread, scoped
 from app.runs.store import Store
 from app.storage.memory import MemoryStore
 from app.storage.sqlite import SqliteStore
@@ -117,7 +117,7 @@ def new_thread(thread_id: str = "thread-1", **changes: Any) -> Thread:
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
         "updated_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
-    return Thread(**{**values, **changes})
+    return Thread(**{**values, "rest_status": changes.get("status", "idle"), **changes})
 
 
 def token(text: str) -> NewEvent:
@@ -130,7 +130,9 @@ def tokens(count: int, prefix: str = "t") -> Sequence[NewEvent]:
 
 async def started(store: Store, run_id: str = "run-1", thread_id: str = "thread-1", **changes: Any) -> Lease:
     """Accept a run for the worker `w1`, with a start event, and give its lease."""
-    accepted = await store.accept(new_run(run_id, thread_id, **changes), worker="w1", start=START, max_active=1_000)
+    accepted = await store.accept(
+        new_run(run_id, thread_id, **changes), worker="w1", start=START, admission=Admission(max_active=1_000)
+    )
     assert accepted.lease is not None
     return accepted.lease
 

@@ -17,7 +17,7 @@ from app.errors import (
     TooManyRuns,
 )
 from app.runs.event import NewEvent
-from app.runs.model import Accepted, Ending, Lease, RunError
+from app.runs.model import Accepted, Admission, Ending, Lease, RunError
 from app.runs.store import RunQuery, Store, tail
 from tests.conformance.harness import (
     COMPLETE,
@@ -47,7 +47,7 @@ PAUSED = Ending(status="interrupted", thread_status="interrupted")
 class TestAccept:
     def test_a_run_with_a_worker_is_running_and_its_first_event_is_the_start(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
-            accepted = await store.accept(new_run(), worker="w1", start=START, max_active=10)
+            accepted = await store.accept(new_run(), worker="w1", start=START, admission=Admission(max_active=10))
             run = accepted.run
             assert (accepted.created, accepted.new_thread) == (True, True)
             assert (run.status, run.epoch, run.attempt, run.crashes, run.last_seq) == ("running", 1, 1, 0, 1)
@@ -63,7 +63,7 @@ class TestAccept:
 
     def test_a_run_without_a_worker_is_pending_with_an_empty_log(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
-            accepted = await store.accept(new_run(), worker=None, start=None, max_active=10)
+            accepted = await store.accept(new_run(), worker=None, start=None, admission=Admission(max_active=10))
             run = accepted.run
             assert accepted.lease is None
             assert (run.status, run.epoch, run.attempt, run.last_seq, run.started_at) == ("pending", 0, 0, 0, None)
@@ -87,7 +87,7 @@ class TestAccept:
         )
 
         async def scenario(store: Store) -> None:
-            await store.accept(new, worker="w1", start=START, max_active=10)
+            await store.accept(new, worker="w1", start=START, admission=Admission(max_active=10))
             run = await store.get_run(new.key)
             assert run is not None
             for name in ("request", "metadata", "idempotency_key", "stream_modes", "multitask_strategy"):
@@ -101,7 +101,7 @@ class TestAccept:
         async def scenario(store: Store) -> None:
             await started(store)
             other = new_run(graph="another", thread_id="thread-2", fingerprint="f2")
-            again = await store.accept(other, worker="w2", start=START, max_active=0)
+            again = await store.accept(other, worker="w2", start=START, admission=Admission(max_active=0))
             assert (again.created, again.lease, again.run.fingerprint) == (False, None, "f1")
             assert len(await log_of(store, key_of())) == 1
             assert await store.get_thread(thread_key_of("thread-2")) is None
@@ -111,7 +111,9 @@ class TestAccept:
     def test_an_idempotency_key_that_was_used_gives_the_earlier_run(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             await started(store, idempotency_key="k")
-            again = await store.accept(new_run("run-2", idempotency_key="k"), worker="w1", start=START, max_active=10)
+            again = await store.accept(
+                new_run("run-2", idempotency_key="k"), worker="w1", start=START, admission=Admission(max_active=10)
+            )
             assert (again.created, again.run.run_id) == (False, "run-1")
             found = await store.find_run("owner", "k")
             assert found is not None
@@ -123,7 +125,10 @@ class TestAccept:
         async def scenario(store: Store) -> None:
             await started(store, idempotency_key="k")
             other = await store.accept(
-                new_run(owner="other", idempotency_key="k"), worker="w1", start=START, max_active=10
+                new_run(owner="other", idempotency_key="k"),
+                worker="w1",
+                start=START,
+                admission=Admission(max_active=10),
             )
             assert other.created
             assert await store.find_run("third", "k") is None
@@ -133,7 +138,9 @@ class TestAccept:
     def test_a_thread_that_must_exist_and_does_not_is_refused(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             with pytest.raises(ThreadNotFound):
-                await store.accept(new_run(create_thread=False), worker="w1", start=START, max_active=10)
+                await store.accept(
+                    new_run(create_thread=False), worker="w1", start=START, admission=Admission(max_active=10)
+                )
             assert await store.get_thread(thread_key_of()) is None
 
         play(backend, scenario)
@@ -142,16 +149,26 @@ class TestAccept:
         async def scenario(store: Store) -> None:
             lease = await started(store)
             with pytest.raises(GraphMismatch):  # though the thread is busy, too
-                await store.accept(new_run("run-2", graph="other"), worker="w1", start=START, max_active=0)
+                await store.accept(
+                    new_run("run-2", graph="other"), worker="w1", start=START, admission=Admission(max_active=0)
+                )
             with pytest.raises(ThreadBusy) as busy:  # though the version is stale, too
-                await store.accept(new_run("run-2", thread_version=99), worker="w1", start=START, max_active=0)
+                await store.accept(
+                    new_run("run-2", thread_version=99), worker="w1", start=START, admission=Admission(max_active=0)
+                )
             assert busy.value.fields["run_id"] == "run-1"
             await store.finish(lease, [COMPLETE], SUCCESS)
             with pytest.raises(StaleThread):  # though there are too many, too
-                await store.accept(new_run("run-2", thread_version=99), worker="w1", start=START, max_active=0)
+                await store.accept(
+                    new_run("run-2", thread_version=99), worker="w1", start=START, admission=Admission(max_active=0)
+                )
             with pytest.raises(TooManyRuns):
-                await store.accept(new_run("run-2", thread_version=2), worker="w1", start=START, max_active=0)
-            accepted = await store.accept(new_run("run-2", thread_version=2), worker="w1", start=START, max_active=1)
+                await store.accept(
+                    new_run("run-2", thread_version=2), worker="w1", start=START, admission=Admission(max_active=0)
+                )
+            accepted = await store.accept(
+                new_run("run-2", thread_version=2), worker="w1", start=START, admission=Admission(max_active=1)
+            )
             assert (accepted.created, accepted.new_thread) == (True, False)
 
         play(backend, scenario)
@@ -159,7 +176,7 @@ class TestAccept:
     def test_a_refused_run_leaves_no_trace(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             with pytest.raises(TooManyRuns):
-                await store.accept(new_run(), worker="w1", start=START, max_active=0)
+                await store.accept(new_run(), worker="w1", start=START, admission=Admission(max_active=0))
             assert await store.get_run(key_of()) is None
             assert await store.get_thread(thread_key_of()) is None
 
@@ -170,7 +187,7 @@ class TestAccept:
             await store.create_thread(new_thread())
             await store.hold(thread_key_of(), "w1")
             with pytest.raises(ThreadBusy) as busy:
-                await store.accept(new_run(), worker="w1", start=START, max_active=10)
+                await store.accept(new_run(), worker="w1", start=START, admission=Admission(max_active=10))
             assert busy.value.fields["run_id"] is None
 
         play(backend, scenario)
@@ -178,7 +195,7 @@ class TestAccept:
     def test_a_thread_without_a_graph_gets_the_runs(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             await store.create_thread(new_thread(metadata={"a": 1}))
-            accepted = await store.accept(new_run(), worker="w1", start=START, max_active=10)
+            accepted = await store.accept(new_run(), worker="w1", start=START, admission=Admission(max_active=10))
             thread = await store.get_thread(thread_key_of())
             assert thread is not None
             assert (thread.graph, thread.status, thread.metadata) == ("chat", "busy", {"a": 1})
@@ -191,9 +208,11 @@ class TestAccept:
     def test_only_active_runs_count_for_the_maximum(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             await store.finish(await started(store), [COMPLETE], SUCCESS)
-            await store.accept(new_run("run-2"), worker=None, start=None, max_active=1)
+            await store.accept(new_run("run-2"), worker=None, start=None, admission=Admission(max_active=1))
             with pytest.raises(TooManyRuns):
-                await store.accept(new_run("run-3", "thread-3"), worker="w1", start=START, max_active=1)
+                await store.accept(
+                    new_run("run-3", "thread-3"), worker="w1", start=START, admission=Admission(max_active=1)
+                )
 
         play(backend, scenario)
 
@@ -201,7 +220,11 @@ class TestAccept:
         async def scenario(store: Store) -> None:
             outcomes = await asyncio.gather(
                 *(
-                    outcome(store.accept(new_run(f"run-{number}"), worker="w1", start=START, max_active=100))
+                    outcome(
+                        store.accept(
+                            new_run(f"run-{number}"), worker="w1", start=START, admission=Admission(max_active=100)
+                        )
+                    )
                     for number in range(10)
                 )
             )
@@ -215,7 +238,12 @@ class TestAccept:
         async def scenario(store: Store) -> None:
             first, second = await asyncio.gather(
                 *(
-                    store.accept(new_run(f"run-{number}", idempotency_key="k"), worker="w1", start=START, max_active=10)
+                    store.accept(
+                        new_run(f"run-{number}", idempotency_key="k"),
+                        worker="w1",
+                        start=START,
+                        admission=Admission(max_active=10),
+                    )
                     for number in range(2)
                 )
             )
@@ -239,7 +267,7 @@ class TestAccept:
 class TestClaim:
     def test_a_pending_run_is_claimed_once(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
-            await store.accept(new_run(), worker=None, start=None, max_active=10)
+            await store.accept(new_run(), worker=None, start=None, admission=Admission(max_active=10))
             leases = await asyncio.gather(*(store.claim(key_of(), f"w{number}") for number in range(5)))
             (lease,) = [lease for lease in leases if lease is not None]
             assert (lease.epoch, lease.attempt, lease.version) == (1, 1, 1)
@@ -331,7 +359,9 @@ class TestClaim:
     def test_claimable_are_pending_runs_and_those_whose_lease_ran_out_oldest_first(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             await started(store, "run-1", "thread-1")
-            await store.accept(new_run("run-2", "thread-2"), worker=None, start=None, max_active=10)
+            await store.accept(
+                new_run("run-2", "thread-2"), worker=None, start=None, admission=Admission(max_active=10)
+            )
             assert [run.run_id for run in await store.list_claimable(10)] == ["run-2"]
             backend.clock.advance(LEASE_SECONDS)
             await started(store, "run-3", "thread-3")

@@ -14,6 +14,7 @@ import pytest
 
 from app.errors import ConfigInvalid, ThreadBusy
 from app.runs.event import Event
+from app.runs.model import Admission
 from app.runs.store import Store
 from app.storage.sqlite import FILE_NAME
 from tests.conformance.harness import (
@@ -83,7 +84,7 @@ def test_after_a_restart_runs_are_claimable_at_once_and_their_crashes_are_counte
     async def write(store: Store) -> None:
         await store.append(await started(store), tokens(3))
         await store.abandon(await started(store, "run-2", "thread-2"))
-        await store.accept(new_run("run-3", "thread-3"), worker=None, start=None, max_active=10)
+        await store.accept(new_run("run-3", "thread-3"), worker=None, start=None, admission=Admission(max_active=10))
 
     async def take_over(store: Store) -> None:
         assert [run.run_id for run in await store.list_claimable(10)] == ["run-1", "run-2", "run-3"]
@@ -132,7 +133,7 @@ def test_a_hold_ends_with_its_process(durable: SqliteBackend) -> None:
             await store.hold(thread_key_of(), "w2")
 
     async def run(store: Store) -> None:
-        await store.accept(new_run("run-2"), worker="w2", start=START, max_active=10)
+        await store.accept(new_run("run-2"), worker="w2", start=START, admission=Admission(max_active=10))
 
     play(durable, hold, run)
 

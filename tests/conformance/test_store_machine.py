@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from app.errors import LeaseLost, ThreadBusy
 from app.runs.event import NewEvent
-from app.runs.model import ENDED, Ending, Lease, RunStatus
+from app.runs.model import ENDED, Admission, Ending, Lease, RunStatus
 from app.runs.store import Page, Store
 from app.storage.decide import numbered
 from app.storage.memory import MemoryStore
@@ -115,7 +115,10 @@ class StoreMachine(RuleBasedStateMachine):
     def accept(self, thread_id: str, is_claimed: bool) -> None:
         new = new_run(f"run-{len(self.model)}", thread_id)
         accepting = self.store.accept(
-            new, worker="w0" if is_claimed else None, start=START if is_claimed else None, max_active=100
+            new,
+            worker="w0" if is_claimed else None,
+            start=START if is_claimed else None,
+            admission=Admission(max_active=100),
         )
         if any(run.is_active for run in self.model.values() if run.thread_id == thread_id):
             with pytest.raises(ThreadBusy):
@@ -134,7 +137,9 @@ class StoreMachine(RuleBasedStateMachine):
     def accept_again(self, data: st.DataObject) -> None:
         run = self.pick(data)
         new = new_run(run.key.rpartition("/")[2], "thread-of-its-own")
-        assert not self.do(self.store.accept(new, worker="w9", start=START, max_active=100)).created
+        assert not self.do(
+            self.store.accept(new, worker="w9", start=START, admission=Admission(max_active=100))
+        ).created
 
     @where_one_runs
     @rule(data=st.data(), counts=st.lists(COUNTS, min_size=1, max_size=4))

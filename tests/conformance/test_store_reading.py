@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from app.errors import StoreUnavailable
+from app.runs.model import Admission
 from app.runs.store import Store, tail
 from tests.conformance.harness import (
     COMPLETE,
@@ -123,7 +124,7 @@ class TestWait:
 
     def test_it_returns_when_the_first_event_of_a_pending_run_comes(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
-            await store.accept(new_run(), worker=None, start=None, max_active=10)
+            await store.accept(new_run(), worker=None, start=None, admission=Admission(max_active=10))
             waiting = spawn(store.wait(key_of(), after=0))
             await turns()
             lease = await store.claim(key_of(), "w1")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.errors import Invalid, LeaseLost, ThreadBusy, ThreadNotFound
-from app.runs.model import Run, Thread, scoped
+from app.runs.model import Admission, Run, Thread, scoped
 from app.runs.store import RunQuery, Store, ThreadQuery
 from tests.conformance.harness import (
     COMPLETE,
@@ -42,7 +42,7 @@ class TestCancel:
 
     def test_a_pending_run_notes_it_and_stays_pending(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
-            await store.accept(new_run(), worker=None, start=None, max_active=10)
+            await store.accept(new_run(), worker=None, start=None, admission=Admission(max_active=10))
             run = await store.request_cancel(key_of(), "user")
             assert run is not None
             assert (run.status, run.cancel_reason) == ("pending", "user")
@@ -136,27 +136,35 @@ class TestNextRun:
 
         play(backend, scenario)
 
-    def test_without_a_run_to_begin_after_it_is_the_active_one(self, backend: Backend) -> None:
+    def test_without_a_run_to_begin_after_it_is_the_threads_first_one_over_or_not(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
-            await store.finish(await started(store), [COMPLETE], SUCCESS)
+            await started(store, "other", "thread-2")
             assert await store.next_run(thread_key_of(), after=None) is None
+            await store.finish(await started(store), [COMPLETE], SUCCESS)
             await started(store, "run-2")
             run = await store.next_run(thread_key_of(), after=None)
             assert run is not None
-            assert run.run_id == "run-2"
+            assert run.run_id == "run-1"
 
         play(backend, scenario)
 
     def test_a_wait_returns_when_the_thread_gets_a_run_and_not_for_another_threads(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             await store.finish(await started(store), [COMPLETE], SUCCESS)
-            waiting = [spawn(store.wait_run(thread_key_of(), after=after)) for after in (None, key_of())]
+            again = spawn(store.wait_run(thread_key_of(), after=key_of()))
+            first = spawn(store.wait_run(thread_key_of("thread-3"), after=None))
             await turns()
             await started(store, "other", "thread-2")
             await turns()
-            assert not any(task.done() for task in waiting)
-            await store.accept(new_run("run-2"), worker=None, start=None, max_active=10)
-            await until(asyncio.gather(*waiting))
+            assert not again.done()
+            assert not first.done()
+            await store.accept(new_run("run-2"), worker=None, start=None, admission=Admission(max_active=10))
+            await until(again)
+            assert not first.done()
+            await store.accept(
+                new_run("run-3", "thread-3"), worker=None, start=None, admission=Admission(max_active=10)
+            )
+            await until(first)
             await store.wait_run(thread_key_of(), after=key_of())
 
         play(backend, scenario)
@@ -249,7 +257,7 @@ class TestThread:
             await store.finish(await started(store), [COMPLETE], SUCCESS)
             await store.hold(thread_key_of(), "w1")
             await store.delete_thread(thread_key_of(), "w1")
-            accepted = await store.accept(new_run(), worker="w1", start=START, max_active=10)
+            accepted = await store.accept(new_run(), worker="w1", start=START, admission=Admission(max_active=10))
             assert (accepted.created, accepted.new_thread) == (True, True)
             assert [event.seq for event in await log_of(store, key_of())] == [1]
 
@@ -276,7 +284,10 @@ class TestHold:
     def test_of_ten_holds_and_runs_at_once_one_gets_the_thread(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             await store.create_thread(new_thread())
-            runs = [store.accept(new_run(f"run-{n}"), worker="w1", start=START, max_active=100) for n in range(5)]
+            runs = [
+                store.accept(new_run(f"run-{n}"), worker="w1", start=START, admission=Admission(max_active=100))
+                for n in range(5)
+            ]
             holds = [store.hold(thread_key_of(), "w1") for _ in range(5)]
             outcomes = await asyncio.gather(*map(outcome, [*holds, *runs]))
             assert sum(isinstance(each, ThreadBusy) for each in outcomes) == 9
@@ -407,7 +418,11 @@ def test_a_lease_of_a_deleted_run_writes_nothing(backend: Backend) -> None:
 
 async def _runs(store: Store, count: int) -> Sequence[Run]:
     return [
-        (await store.accept(new_run(f"run-{n}", f"thread-{n}"), worker=None, start=None, max_active=100)).run
+        (
+            await store.accept(
+                new_run(f"run-{n}", f"thread-{n}"), worker=None, start=None, admission=Admission(max_active=100)
+            )
+        ).run
         for n in range(count)
     ]
 

@@ -1,10 +1,10 @@
 """An engine at the edge of the core: its executions do what a test tells them to."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from app.runs.engine import Cause, Conclusion, Execution, Failed, Finished, Flush, Outcome, Past, Stopped
+from app.runs.engine import Cause, Conclusion, Execution, Failed, Finished, Log, Outcome, Past, Stopped
 from app.runs.event import NewEvent
 from app.runs.model import Ending, Lease, Run, RunError, Thread
 from app.runs.request import RunRequest
@@ -61,6 +61,7 @@ class ScriptedEngine:
         self._work = work
         self.executions: list[ScriptedExecution] = []
         self.plans: list[Thread | None] = []
+        self.undone: list[list[str]] = []
         self.planning: Callable[[], Awaitable[None]] = no_wait
 
     def graph_name(self, asked: str | None, thread: Thread | None) -> str:
@@ -73,10 +74,14 @@ class ScriptedEngine:
         await self.planning()
         return {"timeout_seconds": request.timeout_seconds}
 
-    def execution(
-        self, run: Run, lease: Lease, put: Callable[[NewEvent], None], past: Past, *, flush: Flush
-    ) -> Execution:
-        execution = ScriptedExecution(self._work, put)
+    async def check_ahead(self, request: RunRequest, *, graph: str) -> Mapping[str, Any]:
+        return {}
+
+    async def undo(self, owner: str, thread_id: str, run_ids: Sequence[str], *, version: int) -> None:
+        self.undone.append(list(run_ids))
+
+    def execution(self, run: Run, lease: Lease, log: Log, past: Past) -> Execution:
+        execution = ScriptedExecution(self._work, log.put)
         self.executions.append(execution)
         return execution
 

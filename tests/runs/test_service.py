@@ -3,15 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from app.errors import IdempotencyConflict, RunNotFound, ShuttingDown
 from app.runs.engine import Finished, Stopped
 from app.runs.executor import ExecutorLimits, RunExecutor
-from app.runs.model import Run
+from app.runs.model import Admission, Run
 from app.runs.request import NewInput, RunRequest
 from app.runs.service import RunService
+from app.runs.turn import MAX_CHECKS
 from app.storage.memory import MemoryStore
 from tests.runs.scripted import ScriptedEngine, Work, at_once, failed, for_ever, no_wait
 
@@ -25,7 +27,9 @@ class Bench:
         self.store = MemoryStore()
         self.engine = ScriptedEngine(work)
         self.executor = RunExecutor(self.store, self.engine, limits, durable=True)
-        self.service = RunService(self.store, self.engine, self.executor, worker="w", max_concurrent_runs=10)
+        self.service = RunService(
+            self.store, self.engine, self.executor, worker="w", admission=Admission(max_active=10)
+        )
 
     async def start(self, thread_id: str = "t", **fields: object) -> Run:
         request = RunRequest(owner="", action=NewInput(value={}), fingerprint="f", thread_id=thread_id, **fields)  # type: ignore[arg-type]
@@ -38,7 +42,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(work: Work, **limits: float) -> AsyncIterator[Bench]:
+async def bench(work: Work, **limits: Any) -> AsyncIterator[Bench]:
     opened = Bench(work, ExecutorLimits(**{"disconnect_grace_seconds": 60.0, "shutdown_grace_seconds": 0.0, **limits}))
     try:
         yield opened
@@ -204,6 +208,46 @@ def test_a_new_thread_that_was_made_meanwhile_is_looked_at_again() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("strategy", ["reject", "enqueue", "interrupt", "rollback"])
+def test_a_start_on_a_thread_that_is_only_held_waits_for_the_end_of_the_hold(strategy: Any) -> None:
+    async def scenario() -> None:
+        async with bench(at_once) as it:
+            await it.kinds(await it.start())
+            held = await it.store.hold("/t", "w")
+            planned = asyncio.Event()
+
+            async def plan() -> None:
+                planned.set()
+
+            it.engine.planning = plan
+            late = asyncio.get_running_loop().create_task(it.start(multitask_strategy=strategy))
+            for _ in range(MAX_CHECKS + 1):  # it is no change of the thread, which is looked at so often only
+                planned.clear()
+                await planned.wait()
+            await it.store.release(held.key, "w", status=None)
+            assert await it.kinds(await late) == ["start", "custom", "complete"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("strategy", ["enqueue", "interrupt", "rollback"])
+def test_a_start_that_may_wait_is_checked_again_when_the_thread_has_changed_ever_so_often(strategy: Any) -> None:
+    async def scenario() -> None:
+        async with bench(at_once) as it:
+            await it.kinds(await it.start())
+            edits = iter(range(MAX_CHECKS + 1))
+
+            async def edit() -> None:
+                if next(edits, None) is not None:
+                    held = await it.store.hold("/t", "w")
+                    await it.store.release(held.key, "w", status="idle")
+
+            it.engine.planning = edit
+            assert await it.kinds(await it.start(multitask_strategy=strategy)) == ["start", "custom", "complete"]
+
+    asyncio.run(scenario())
+
+
 def test_a_key_with_another_body_is_refused_and_the_same_one_finds_its_run() -> None:
     async def scenario() -> None:
         async with bench(at_once) as it:
@@ -235,13 +279,13 @@ def test_what_is_left_by_a_stop_is_taken_up_by_the_next_process() -> None:
         store = MemoryStore()
         before, after = ScriptedEngine(for_ever), ScriptedEngine(at_once)
         executor = RunExecutor(store, before, limits, durable=True)
-        service = RunService(store, before, executor, worker="a", max_concurrent_runs=10)
+        service = RunService(store, before, executor, worker="a", admission=Admission(max_active=10))
         request = RunRequest(owner="", action=NewInput(value={}), fingerprint="f", thread_id="t")
         run = (await service.start(request)).run
         await service.drain()
         assert not before.executions[0].causes, "a durable run that is given up has no end yet"
         executor = RunExecutor(store, after, limits, durable=True)
-        service = RunService(store, after, executor, worker="b", max_concurrent_runs=10)
+        service = RunService(store, after, executor, worker="b", admission=Admission(max_active=10))
         await service.take_up()
         await executor.join(run.key)
         ended = await service.get("", run.run_id)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from app.runs.event import Event
-from app.runs.model import scoped
+from app.runs.model import Admission, scoped
 from app.runs.store import RunQuery, Store, ThreadQuery
 from app.storage.sqlite import FILE_NAME, SqliteStore
 from app.storage.sqlite_log import SEGMENT_BYTES, LogTable, Write, segments_of
+from app.storage.sqlite_retention import Expiration
 from app.storage.sqlite_row import load_sql
 from app.storage.sqlite_run import RunTable
 from app.storage.sqlite_thread import ThreadTable, add_functions
@@ -39,6 +40,7 @@ CLOCK = ManualClock()
 LOG = LogTable(load_sql())
 RUNS = RunTable(load_sql(), LOG, clock=CLOCK, lease_seconds=LEASE_SECONDS)
 THREADS = ThreadTable(load_sql(), clock=CLOCK)
+EXPIRATION = Expiration(load_sql(), clock=CLOCK)
 RUN, THREAD = scoped("owner", "run-1"), scoped("owner", "thread-1")
 
 
@@ -72,7 +74,7 @@ def threads(**filters: object) -> Query:
 
 
 def write(connection: sqlite3.Connection) -> object:
-    lease = RUNS.claim(connection, RUN, "w2")
+    lease, _ = RUNS.claim(connection, RUN, "w2", None, None)
     assert lease is not None
     RUNS.renew(connection, lease)
     outcomes = LOG.write(
@@ -90,7 +92,7 @@ def write(connection: sqlite3.Connection) -> object:
 
 def delete(connection: sqlite3.Connection) -> object:
     THREADS.hold(connection, scoped("owner", "thread-2"), "w1")
-    return THREADS.delete(connection, scoped("owner", "thread-2"), "w1")
+    return EXPIRATION.delete_thread(connection, scoped("owner", "thread-2"), "w1")
 
 
 def edit(connection: sqlite3.Connection) -> None:
@@ -104,11 +106,20 @@ def edit(connection: sqlite3.Connection) -> None:
 
 
 OPERATIONS: dict[str, Query] = {
-    "accept": lambda c: RUNS.accept(c, new_run("fresh", "fresh", idempotency_key="fresh"), "w1", START, 100),
-    "accept again": lambda c: RUNS.accept(c, new_run("x", idempotency_key="k3"), "w1", START, 100),
+    "accept": lambda c: RUNS.accept(
+        c, new_run("fresh", "fresh", idempotency_key="fresh"), "w1", START, Admission(max_active=100)
+    ),
+    "accept again": lambda c: RUNS.accept(
+        c, new_run("x", idempotency_key="k3"), "w1", START, Admission(max_active=100)
+    ),
     "write": write,
     "delete": delete,
     "edit": edit,
+    "unused threads": lambda c: EXPIRATION.unused_threads(c, "idle", 0, 10),
+    "ended threads": lambda c: EXPIRATION.ended_threads(c, CLOCK.now(), 10),
+    "checkpoints in use": lambda c: EXPIRATION.checkpoints_in_use(c, THREAD),
+    "expire": lambda c: EXPIRATION.expire(c, 0),
+    "delete expired": lambda c: (EXPIRATION.expire(c, 0), EXPIRATION.delete(c, 0)),
     "cancel": lambda c: RUNS.request_cancel(c, RUN, "user"),
     "page": lambda c: LOG.page(c, RUN, after=1, max_events=10, max_bytes=1_000),
     "has news": lambda c: LOG.has_news(c, RUN, after=1),
@@ -175,7 +186,8 @@ def test_active_runs_are_not_looked_for_among_all_runs(connection: sqlite3.Conne
 
 def test_an_append_of_many_runs_is_three_statements(connection: sqlite3.Connection) -> None:
     CLOCK.advance(LEASE_SECONDS)
-    leases = [RUNS.claim(connection, scoped("owner", f"run-{number}"), "w2") for number in range(1, 20, 2)]
+    keys = [scoped("owner", f"run-{number}") for number in range(1, 20, 2)]
+    leases = [RUNS.claim(connection, key, "w2", None, None)[0] for key in keys]
     writes = [Write(lease=lease, events=tokens(2)) for lease in leases if lease is not None]
     assert len(writes) == 10
     statements: list[str] = []

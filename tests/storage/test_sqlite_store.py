@@ -11,7 +11,7 @@ import pytest
 
 from app.errors import StoreUnavailable
 from app.runs.store import tail
-from app.storage.sqlite import SqliteStore
+from app.storage.sqlite import FILE_NAME, SqliteStore
 from tests.conformance.harness import (
     COMPLETE,
     SUCCESS,
@@ -148,3 +148,88 @@ def test_all_callers_of_one_commit_are_told_that_it_failed(tmp_path: Path) -> No
         await store.aclose()
 
     asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+# by which the newest schema becomes that of an earlier version: what versions 4, 3 and 2 added
+TO_VERSION_3 = "DROP INDEX threads_unused; PRAGMA user_version = 3;"
+TO_VERSION_2 = (
+    "ALTER TABLE threads DROP COLUMN rest_status; ALTER TABLE runs DROP COLUMN thread_status;"
+    "ALTER TABLE requests DROP COLUMN supersedes; PRAGMA user_version = 2;"
+)
+TO_VERSION_1 = (
+    "DROP INDEX runs_ended; DROP INDEX runs_expired; ALTER TABLE runs DROP COLUMN expired; PRAGMA user_version = 1;"
+)
+
+
+SCRIPTS = [TO_VERSION_3, TO_VERSION_3 + TO_VERSION_2, TO_VERSION_3 + TO_VERSION_2 + TO_VERSION_1]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=["3", "2", "1"])
+def test_a_database_of_an_earlier_version_is_taken_over_with_its_runs(script: str, tmp_path: Path) -> None:
+    async def fill() -> None:
+        store = await SqliteStore.open(tmp_path)
+        await store.finish(await started(store), [COMPLETE], SUCCESS)
+        await store.aclose()
+
+    async def read() -> None:
+        store = await SqliteStore.open(tmp_path)
+        assert len(await log_of(store, key_of())) == 2
+        assert (await store.expire_runs(0.0)).thread_keys == ["owner/thread-1"]
+        await store.aclose()
+
+    asyncio.run(fill())
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.executescript(script)
+    connection.close()
+    asyncio.run(read())
+
+
+def test_the_file_shrinks_while_the_store_is_open_and_keeps_what_is_left(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path)
+        kept = await started(store, "kept", "kept")
+        for number in range(40):
+            lease = await started(store, f"run-{number}", f"thread-{number}")
+            await store.append(lease, [token("x" * 250_000)])
+            await store.finish(lease, [COMPLETE], SUCCESS)
+            await store.append(kept, tokens(2))
+        before = sizes()
+        while not (await store.expire_runs(0.0)).is_done:
+            pass
+        while not await store.reclaim():
+            await store.append(kept, tokens(1))
+        after = sizes()
+        assert before["db"] + before["wal"] > 10_000_000
+        assert after["db"] < 2_000_000
+        assert after["wal"] == 0
+        assert is_gapless(await log_of(store, kept.run_key))
+        await store.append(kept, tokens(1))
+        await store.aclose()
+
+    def sizes() -> dict[str, int]:
+        return {
+            "db": (tmp_path / FILE_NAME).stat().st_size,
+            "wal": (tmp_path / f"{FILE_NAME}-wal").stat().st_size,
+        }
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    connection.close()
+
+
+def test_few_free_pages_are_left_for_what_comes_next(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path)
+        for number in range(10):
+            lease = await started(store, f"run-{number}", f"thread-{number}")
+            await store.append(lease, [token("x" * 50_000)])
+            await store.finish(lease, [COMPLETE], SUCCESS)
+        await store.expire_runs(0.0)
+        assert await store.reclaim()
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    assert connection.execute("PRAGMA freelist_count").fetchone()[0] > 50
+    connection.close()

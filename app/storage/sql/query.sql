@@ -21,9 +21,14 @@ SELECT
     threads.graph,
     threads.version,
     threads.held_by,
+    threads.rest_status,
     (SELECT run_id FROM runs INDEXED BY runs_active
      WHERE thread_key = :thread_key AND status IN ('pending', 'running') ORDER BY number LIMIT 1),
-    (SELECT count(*) FROM runs INDEXED BY runs_active WHERE status IN ('pending', 'running'))
+    (SELECT count(*) FROM runs INDEXED BY runs_active WHERE status IN ('pending', 'running')),
+    CASE WHEN :is_owner_bound THEN (
+        SELECT count(*) FROM runs INDEXED BY runs_active
+        WHERE owner = :owner AND status IN ('pending', 'running')
+    ) ELSE 0 END
 FROM (SELECT 1) LEFT JOIN threads ON threads.key = :thread_key
 
 -- name: occupy_thread
@@ -36,23 +41,49 @@ SET status = 'busy', graph = coalesce(graph, excluded.graph), version = version 
 -- name: insert_run
 INSERT INTO runs (
     key, owner, run_id, thread_id, thread_key, graph, status, fingerprint, idempotency_key, stream_modes,
-    multitask_strategy, on_disconnect, worker, lease_until, epoch, attempt, crashes, last_seq, created_at, started_at
+    multitask_strategy, on_disconnect, worker, lease_until, epoch, attempt, crashes, last_seq, created_at, started_at,
+    thread_status
 ) VALUES (
     :key, :owner, :run_id, :thread_id, :thread_key, :graph, :status, :fingerprint, :idempotency_key, :stream_modes,
-    :multitask_strategy, :on_disconnect, :worker, :lease_until, :epoch, :attempt, 0, :last_seq, :created_at, :started_at
+    :multitask_strategy, :on_disconnect, :worker, :lease_until, :epoch, :attempt, 0, :last_seq, :created_at, :started_at,
+    :thread_status
 )
 
 -- name: insert_request
-INSERT INTO requests (run, request, metadata) VALUES (:number, :request, :metadata)
+INSERT INTO requests (run, request, metadata, supersedes) VALUES (:number, :request, :metadata, :supersedes)
 
 -- name: tenure
 SELECT
-    status, worker, epoch, lease_until, thread_key,
-    EXISTS (
-        SELECT 1 FROM runs AS other
-        WHERE other.thread_key = runs.thread_key AND other.status = 'running' AND other.number <> runs.number
+    runs.status, worker, epoch, lease_until, runs.number, thread_key, threads.version, last_seq,
+    held_by IS NULL AND NOT EXISTS (
+        SELECT 1 FROM runs AS older
+        WHERE older.thread_key = runs.thread_key AND older.status IN ('pending', 'running')
+            AND older.number < runs.number
     )
-FROM runs WHERE key = :run_key
+FROM runs CROSS JOIN threads ON threads.key = runs.thread_key WHERE runs.key = :run_key
+
+-- name: stop_others
+UPDATE runs SET cancel_reason = coalesce(cancel_reason, 'superseded')
+WHERE thread_key = :thread_key AND status IN ('pending', 'running')
+
+-- name: where_active_all
+WHERE thread_key = ? AND status IN ('pending', 'running') ORDER BY runs.number
+
+-- name: where_pending
+WHERE status = 'pending' ORDER BY +runs.number LIMIT ?
+
+-- name: set_request
+UPDATE requests SET request = :request WHERE run = :number
+
+-- name: set_thread_status
+UPDATE runs SET thread_status = :status WHERE number = :number
+
+-- name: dismiss
+UPDATE runs SET epoch = epoch + 1, attempt = attempt + 1 WHERE number = :number
+
+-- name: rest_status
+SELECT runs.number, thread_key, threads.rest_status FROM runs CROSS JOIN threads ON threads.key = runs.thread_key
+WHERE runs.key = :run_key AND runs.status = 'pending'
 
 -- name: claim
 UPDATE runs
@@ -81,14 +112,19 @@ SET status = :status, finished_at = :now, usage = :usage, error = :error, checkp
 WHERE number = :number
 
 -- name: finish_thread
-UPDATE threads SET status = :thread_status, version = version + 1, updated_at = :now WHERE key = :thread_key
+UPDATE threads
+SET status = CASE WHEN EXISTS (
+        SELECT 1 FROM runs INDEXED BY runs_active WHERE thread_key = :thread_key AND status IN ('pending', 'running')
+    ) THEN 'busy' ELSE :thread_status END,
+    rest_status = :thread_status, version = version + 1, updated_at = :now
+WHERE key = :thread_key
 
 -- name: select_run
 -- CROSS JOIN keeps the order: first the run, then its request.
 SELECT
     runs.number, owner, run_id, thread_id, graph, status, request, fingerprint, idempotency_key, stream_modes,
     metadata, multitask_strategy, on_disconnect, epoch, attempt, crashes, last_seq, created_at, started_at,
-    finished_at, usage, error, checkpoint_id, cancel_reason
+    finished_at, usage, error, checkpoint_id, cancel_reason, expired, supersedes, thread_status
 FROM runs CROSS JOIN requests ON requests.run = runs.number
 
 -- name: where_active
@@ -100,7 +136,7 @@ WHERE runs.number = (
 -- name: where_claimable
 WHERE status IN ('pending', 'running') AND CASE status
     WHEN 'running' THEN lease_until <= :now
-    ELSE NOT EXISTS (
+    ELSE (SELECT held_by IS NULL FROM threads WHERE threads.key = runs.thread_key) AND NOT EXISTS (
         SELECT 1 FROM runs AS older
         WHERE older.thread_key = runs.thread_key AND older.status IN ('pending', 'running')
             AND older.number < runs.number
@@ -125,7 +161,7 @@ WHERE runs.number = json_extract(moved.value, '$[0]')
 -- name: page
 -- One row again. `near` holds the segments that may be on the page, `page` adds how many bytes are before each.
 WITH
-    log AS (SELECT number, status, last_seq FROM runs WHERE key = :run_key),
+    log AS (SELECT number, run_id, thread_id, status, last_seq, expired FROM runs WHERE key = :run_key),
     near AS (
         SELECT rowid AS id, first_seq, length(body) AS size FROM segments
         WHERE run = (SELECT number FROM log) AND last_seq > :after
@@ -135,6 +171,9 @@ WITH
         SELECT id, first_seq, sum(size) OVER (ORDER BY first_seq ROWS UNBOUNDED PRECEDING) - size AS skipped FROM near
     )
 SELECT
+    run_id,
+    thread_id,
+    expired,
     status,
     last_seq,
     (SELECT min(first_seq) FROM near),
@@ -151,13 +190,51 @@ FROM log
 SELECT status, last_seq FROM runs WHERE key = :run_key
 
 
+-- name: ended_runs
+SELECT number, key, thread_key FROM runs INDEXED BY runs_ended
+WHERE expired < 2 AND finished_at IS NOT NULL AND finished_at <= :before ORDER BY finished_at LIMIT :limit
+
+-- name: hide_runs
+UPDATE runs SET expired = 1 WHERE expired = 0 AND number IN (SELECT value FROM json_each(:numbers))
+
+-- name: delete_logs
+-- At most so many segments and bytes, one at the least: what is large has pages of its own, and each is a write.
+WITH next AS (
+    SELECT segments.rowid AS id, length(body) AS size FROM json_each(:numbers) AS wanted
+    CROSS JOIN segments INDEXED BY segments_run ON segments.run = wanted.value LIMIT :max_segments
+)
+DELETE FROM segments WHERE rowid IN (
+    SELECT id FROM (SELECT id, size, sum(size) OVER (ROWS UNBOUNDED PRECEDING) - size AS before FROM next)
+    WHERE before <= :max_bytes
+)
+
+-- name: has_logs
+SELECT EXISTS (SELECT 1 FROM segments WHERE run IN (SELECT value FROM json_each(:numbers)))
+
+-- name: clear_requests
+UPDATE requests SET request = '{}' WHERE run IN (SELECT value FROM json_each(:numbers))
+
+-- name: expire_runs
+UPDATE runs SET expired = 2 WHERE number IN (SELECT value FROM json_each(:numbers))
+
+-- name: expired_runs
+SELECT number FROM runs INDEXED BY runs_expired
+WHERE expired = 2 AND finished_at <= :before ORDER BY finished_at LIMIT :limit
+
+-- name: delete_numbered_requests
+DELETE FROM requests WHERE run IN (SELECT value FROM json_each(:numbers))
+
+-- name: delete_numbered_runs
+DELETE FROM runs WHERE number IN (SELECT value FROM json_each(:numbers))
+
+
 -- name: insert_thread
-INSERT INTO threads (key, owner, thread_id, graph, status, metadata, version, created_at, updated_at)
-VALUES (:key, :owner, :thread_id, :graph, :status, :metadata, :version, :created_at, :updated_at)
+INSERT INTO threads (key, owner, thread_id, graph, status, metadata, version, created_at, updated_at, rest_status)
+VALUES (:key, :owner, :thread_id, :graph, :status, :metadata, :version, :created_at, :updated_at, :status)
 ON CONFLICT (key) DO NOTHING
 
 -- name: select_thread
-SELECT owner, thread_id, graph, status, metadata, version, created_at, updated_at FROM threads
+SELECT owner, thread_id, graph, status, metadata, version, created_at, updated_at, rest_status FROM threads
 
 -- name: update_thread
 UPDATE threads SET metadata = :metadata, updated_at = :now WHERE key = :thread_key
@@ -177,20 +254,31 @@ UPDATE threads SET held_by = NULL, graph = coalesce(graph, :graph) WHERE key = :
 
 -- name: release_changed
 UPDATE threads
-SET held_by = NULL, graph = coalesce(graph, :graph), status = :status, version = version + 1, updated_at = :now
+SET held_by = NULL, graph = coalesce(graph, :graph), status = :status, rest_status = :status, version = version + 1,
+    updated_at = :now
 WHERE key = :thread_key AND held_by = :worker
 
--- name: run_keys
-SELECT key FROM runs WHERE thread_key = :thread_key
+-- name: hide_thread_runs
+UPDATE runs SET expired = 1 WHERE thread_key = :thread_key AND expired = 0
 
--- name: delete_segments
-DELETE FROM segments WHERE run IN (SELECT number FROM runs WHERE thread_key = :thread_key)
+-- name: thread_runs
+SELECT number, key FROM runs WHERE thread_key = :thread_key ORDER BY number LIMIT :limit
 
--- name: delete_requests
-DELETE FROM requests WHERE run IN (SELECT number FROM runs WHERE thread_key = :thread_key)
+-- name: where_unused
+INDEXED BY threads_unused WHERE status = :status AND status <> 'busy' AND updated_at <= :before AND held_by IS NULL
+ORDER BY updated_at LIMIT :limit
 
--- name: delete_runs
-DELETE FROM runs WHERE thread_key = :thread_key
+-- name: ended_threads
+SELECT thread_key, finished_at FROM runs INDEXED BY runs_ended
+WHERE expired < 2 AND finished_at IS NOT NULL AND finished_at > :after ORDER BY finished_at LIMIT :limit
+
+-- name: checkpoints_in_use
+-- Where unexpired runs ended, and where active ones begin.
+SELECT checkpoint_id FROM runs WHERE thread_key = :thread_key AND expired = 0 AND checkpoint_id IS NOT NULL
+UNION
+SELECT json_extract(request, '$.checkpoint_id')
+FROM runs INDEXED BY runs_active CROSS JOIN requests ON requests.run = runs.number
+WHERE thread_key = :thread_key AND status IN ('pending', 'running')
 
 -- name: delete_thread
 DELETE FROM threads WHERE key = :thread_key

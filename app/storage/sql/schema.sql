@@ -11,11 +11,14 @@ CREATE TABLE threads (
     version    INTEGER NOT NULL, -- grows with every change of its state
     held_by    TEXT,             -- the worker that edits its state
     created_at TEXT NOT NULL,
-    updated_at TEXT NOT NULL
+    updated_at TEXT NOT NULL,
+    rest_status TEXT NOT NULL DEFAULT 'idle' -- its status without an active run
 ) STRICT;
 
 CREATE INDEX threads_created ON threads (owner, created_at);
 CREATE INDEX threads_updated ON threads (owner, updated_at);
+-- those that nobody uses, the longest unchanged first
+CREATE INDEX threads_unused ON threads (status, updated_at) WHERE status <> 'busy';
 CREATE INDEX threads_held ON threads (held_by) WHERE held_by IS NOT NULL;
 
 -- Small on purpose: every append rewrites its run's row. What is large and never changes is in `requests`.
@@ -45,7 +48,9 @@ CREATE TABLE runs (
     usage              TEXT,
     error              TEXT,
     checkpoint_id      TEXT,
-    cancel_reason      TEXT
+    cancel_reason      TEXT,
+    thread_status      TEXT NOT NULL DEFAULT 'idle', -- the thread's rest status that it begins from, or was let in at
+    expired            INTEGER NOT NULL DEFAULT 0 -- 1: gone for readers, being deleted; 2: only this row is left
 ) STRICT;
 
 CREATE UNIQUE INDEX runs_idempotency ON runs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -55,10 +60,15 @@ CREATE INDEX runs_thread ON runs (thread_key);
 CREATE INDEX runs_owner ON runs (owner);
 CREATE INDEX runs_owner_status ON runs (owner, status);
 
+-- by their ends: what retention deletes next
+CREATE INDEX runs_ended ON runs (finished_at) WHERE expired < 2 AND finished_at IS NOT NULL;
+CREATE INDEX runs_expired ON runs (finished_at) WHERE expired = 2;
+
 CREATE TABLE requests (
     run      INTEGER PRIMARY KEY,
     request  TEXT NOT NULL,
-    metadata TEXT NOT NULL
+    metadata TEXT NOT NULL,
+    supersedes TEXT NOT NULL DEFAULT '[]' -- the keys of the runs that it undoes
 ) STRICT;
 
 -- The logs. A segment is what one append wrote: the texts of its events, joined by newlines (a text holds none).

@@ -1,0 +1,79 @@
+"""Keeps the leases of a process alive, from a thread: a node that blocks the event loop loses none at once.
+
+When the loop has been stuck for so long that its process may be taken for dead, the leases are left to run out: another
+process may go on with the runs then, and whatever this one still writes for them is refused (fact 39).
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from app.runs.model import Lease
+
+logger = logging.getLogger(__name__)
+
+RENEWALS: Final = 3  # in the time that a lease lasts, so that one may fail
+
+
+class LeaseKeeper:
+    """`leases` gives the leases to keep; `renew` keeps them, and blocks. Both are called in the keeper's thread."""
+
+    def __init__(
+        self,
+        leases: Callable[[], Sequence[Lease]],
+        renew: Callable[[Sequence[Lease]], None],
+        *,
+        lease_seconds: float,
+        stuck_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._leases = leases
+        self._renew = renew
+        self._every_seconds = lease_seconds / RENEWALS
+        self._stuck_seconds = stuck_seconds
+        self._monotonic = monotonic
+        self._loop = asyncio.get_running_loop()
+        self._turned_at = monotonic()  # when the loop last showed that it turns
+        self._is_given_up = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; a renewal under way is waited for."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def keep(self) -> None:
+        """One round: renew, unless the loop is stuck."""
+        stuck_for = self._monotonic() - self._turned_at
+        if stuck_for < self._stuck_seconds:
+            self._is_given_up = False
+            if leases := self._leases():
+                self._renew(leases)
+        elif not self._is_given_up:
+            self._is_given_up = True
+            logger.error("the event loop has been stuck for %.0f seconds: its leases are given up", stuck_for)
+        self._ask()
+
+    def _ask(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._turned)
+        except RuntimeError:  # closed: the process ends
+            self._closing.set()
+
+    def _turned(self) -> None:
+        self._turned_at = self._monotonic()
+
+    def _work(self) -> None:
+        while not self._closing.wait(self._every_seconds):
+            try:
+                self.keep()
+            except Exception:
+                logger.exception("leases could not be renewed; it is tried again")

@@ -1,0 +1,120 @@
+"""The writing end of a log: its limits, and what a log that is full still takes."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+from app.runs.event import EventKind, NewEvent
+from app.runs.log import MAX_BATCH, LogLimits, LogWriter
+from app.runs.model import Lease
+from app.runs.store import Store
+
+LEASE = Lease(run_key="/r", thread_key="/t", worker="w", epoch=1, attempt=1, version=1)
+
+
+class Disk:
+    """The one method of a store that a log needs; it writes when it is let."""
+
+    def __init__(self) -> None:
+        self.batches: list[Sequence[NewEvent]] = []
+        self.free = asyncio.Event()
+
+    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> int:
+        await self.free.wait()
+        self.batches.append(events)
+        return sum(map(len, self.batches))
+
+
+def log(disk: Disk, hit: list[str], *, events_before: int = 0, **limits: float) -> LogWriter:
+    return LogWriter(
+        cast(Store, disk), LEASE, limits=LogLimits(**limits), events_before=events_before, on_full=hit.append
+    )
+
+
+def said(kind: EventKind = "custom", size: int = 100) -> NewEvent:
+    return NewEvent(kind, b"x" * size)
+
+
+async def pumped(writer: LogWriter, disk: Disk) -> None:
+    """Let the log write all that it has taken."""
+    disk.free.set()
+    pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+    await writer.flush()
+    writer.drain()
+    await pump
+
+
+def test_events_of_earlier_attempts_count_and_the_limit_is_told_once() -> None:
+    async def scene() -> None:
+        hit: list[str] = []
+        writer = log(Disk(), hit, max_events=5, events_before=3)
+        for _ in range(4):
+            writer.put(said())
+        assert (writer.count, hit, writer.is_full) == (2, ["run_events"], True)
+
+    asyncio.run(scene())
+
+
+def test_a_full_log_drops_previews_and_takes_what_is_true() -> None:
+    async def scene() -> None:
+        hit: list[str] = []
+        writer = log(Disk(), hit, max_bytes=250)
+        kinds: list[EventKind] = ["token", "custom", "token", "progress", "node", "state", "values", "discard"]
+        for kind in kinds:
+            writer.put(said(kind))
+        assert [event.kind for event in writer.remainder()] == ["token", "custom", "node", "state", "discard"]
+        assert hit == ["run_bytes"]
+
+    asyncio.run(scene())
+
+
+def test_a_log_is_behind_at_half_of_what_may_wait_until_it_is_written() -> None:
+    async def scene() -> None:
+        hit: list[str] = []
+        disk = Disk()
+        writer = log(disk, hit, max_waiting_bytes=1000)
+        for _ in range(5):
+            writer.put(said())
+        assert not writer.is_behind
+        writer.put(said())
+        assert writer.is_behind
+        await pumped(writer, disk)
+        assert not writer.is_behind
+        assert hit == []
+
+    asyncio.run(scene())
+
+
+def test_what_was_written_makes_room_again() -> None:
+    async def scene() -> None:
+        hit: list[str] = []
+        disk = Disk()
+        disk.free.set()
+        writer = log(disk, hit, max_waiting_bytes=1000)
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        for _ in range(5):
+            for _ in range(9):
+                writer.put(said())
+            await writer.flush()
+        writer.drain()
+        await pump
+        assert (writer.count, hit) == (45, [])
+        for _ in range(11):
+            writer.put(said())
+        assert hit == ["waiting_bytes"]
+
+    asyncio.run(scene())
+
+
+def test_a_flood_is_written_in_order_in_pieces_of_a_bounded_size() -> None:
+    async def scene() -> None:
+        disk = Disk()
+        writer = log(disk, [])
+        events = [NewEvent("custom", b"%d" % number) for number in range(2 * MAX_BATCH + 7)]
+        for event in events:
+            writer.put(event)
+        await pumped(writer, disk)
+        assert max(map(len, disk.batches)) == MAX_BATCH
+        assert [event.text for batch in disk.batches for event in batch] == [event.text for event in events]
+
+    asyncio.run(scene())
