@@ -10,6 +10,8 @@ from typing import Protocol, TypeVar
 
 from langgraph.checkpoint.sqlite import SqliteSaver
 
+from app.engine import undo
+
 T = TypeVar("T")
 
 SCHEMA = """
@@ -22,13 +24,13 @@ CREATE INDEX IF NOT EXISTS node_events_of_thread ON node_events (thread_key);
 
 
 def set_up(connection: sqlite3.Connection) -> None:
-    """Make the saver's tables and two of ours.
+    """Make the saver's tables and ours; those of `app.engine.undo` are described there.
 
     `fences` has for each thread the version of the claim that may write. `node_events` has the events of the newest
     run's nodes, written in one transaction with the nodes' writes: what a crash kept from the log is found there.
     """
     SqliteSaver(connection).setup()
-    connection.executescript(SCHEMA)
+    connection.executescript(SCHEMA + undo.SCHEMA)
 
 
 class Backend(Protocol):
@@ -38,6 +40,10 @@ class Backend(Protocol):
 
     async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T: ...
 
+    async def reclaim(self) -> bool:
+        """Give back some of the room that deletions have left. A small step: True when no more is worth the work."""
+        ...
+
     async def aclose(self) -> None: ...
 
 
@@ -45,6 +51,8 @@ class Writer(Protocol):
     """The thread that owns the connection that writes: an operation is committed when `run` returns."""
 
     async def run(self, operation: Callable[[sqlite3.Connection], T]) -> T: ...
+
+    async def reclaim(self) -> bool: ...
 
     async def aclose(self) -> None: ...
 
@@ -75,6 +83,9 @@ class FileBackend:
     async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         return await self._writer.run(operation)
 
+    async def reclaim(self) -> bool:
+        return await self._writer.reclaim()
+
     async def aclose(self) -> None:
         self._readers.shutdown()
         for connection in self._connections:
@@ -94,6 +105,9 @@ class MemoryBackend:
 
     async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         return operation(self._connection)
+
+    async def reclaim(self) -> bool:
+        return True
 
     async def aclose(self) -> None:
         self._connection.close()

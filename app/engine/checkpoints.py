@@ -10,7 +10,7 @@ import contextlib
 import copy
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -26,7 +26,9 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.pregel import Pregel
 
 from app.engine.backend import Backend, FileBackend, MemoryBackend, Writer, set_up
+from app.engine.prune import Keep, SavedAt, delete_places, read_below, read_places, surplus_below
 from app.engine.saved import SavedCheckpoints
+from app.engine.undo import keep_writes, undo_checkpoints
 from app.errors import LeaseLost
 from app.runs.model import Lease, scoped
 
@@ -68,13 +70,21 @@ def has_ended(writes: Sequence[tuple[str, Any]]) -> bool:
 
 def pass_fence(connection: sqlite3.Connection, lease: Lease) -> None:
     """Raise LeaseLost when a later claim of the thread has written; otherwise keep earlier ones out from now on."""
-    row = connection.execute("SELECT version FROM fences WHERE thread_key = ?", (lease.thread_key,)).fetchone()
-    if row is not None and row[0] > lease.version:
-        raise LeaseLost(f"thread {lease.thread_key}: claim {lease.version} is older than {row[0]}")
-    if row is None or row[0] < lease.version:
-        connection.execute("INSERT OR REPLACE INTO fences VALUES (?, ?)", (lease.thread_key, lease.version))
-        stale = (lease.thread_key, lease.run_key)
-        connection.execute("DELETE FROM node_events WHERE thread_key = ? AND run_key <> ?", stale)
+    if move_fence(connection, lease.thread_key, lease.version):
+        for table in ("node_events", "undo_places", "undo_writes"):
+            stale = (lease.thread_key, lease.run_key)
+            connection.execute(f"DELETE FROM {table} WHERE thread_key = ? AND run_key <> ?", stale)
+
+
+def move_fence(connection: sqlite3.Connection, thread_key: str, version: int) -> bool:
+    """Whether this version of the thread is the first one to write as late. Raises LeaseLost when a later one has."""
+    row = connection.execute("SELECT version FROM fences WHERE thread_key = ?", (thread_key,)).fetchone()
+    if row is not None and row[0] > version:
+        raise LeaseLost(f"thread {thread_key}: claim {version} is older than {row[0]}")
+    if row is not None and row[0] == version:
+        return False
+    connection.execute("INSERT OR REPLACE INTO fences VALUES (?, ?)", (thread_key, version))
+    return True
 
 
 def put_writes(
@@ -99,6 +109,14 @@ class Journal(Protocol):
 
     def saved(self, task_id: str) -> None:
         """They are."""
+        ...
+
+    async def told(self, task_id: str) -> None:
+        """Return when the stream has said what this task wrote."""
+        ...
+
+    def told_in(self, checkpoint_ns: str) -> Collection[str]:
+        """The tasks of a graph of which the stream has said how they ended."""
         ...
 
 
@@ -132,18 +150,50 @@ class Checkpoints:
         query = "SELECT task_id, text FROM node_events WHERE thread_key = ? AND run_key = ? ORDER BY rowid"
         return await self._backend.read(lambda c: c.execute(query, (thread_key, run_key)).fetchall())
 
+    async def undo(self, thread_key: str, run_keys: Sequence[str], *, version: int) -> None:
+        """Take the newest runs of a thread out of its checkpoints; see `app.runs.engine.Engine.undo`."""
+        await self._backend.write(lambda c: undo_runs(c, thread_key, run_keys, version=version))
+
     async def delete_thread(self, thread_key: str) -> None:
+        """In small steps, the newest state last: half of it is still the thread, with a shorter history."""
+        await delete_places(self._backend, thread_key, await self._places(thread_key))
         await self._backend.write(lambda c: delete_rows(c, thread_key))
+
+    async def has_surplus(self, thread_key: str, keep: Keep) -> bool:
+        """Whether `prune` would delete anything."""
+        return bool(keep.surplus(await self._places(thread_key, "")))
+
+    async def prune(self, thread_key: str, keep: Keep) -> None:
+        """Delete the checkpoints of a thread that nobody needs, in small steps, the oldest first."""
+        roots = await self._places(thread_key, "")
+        surplus = keep.surplus(roots)
+        kept = {place.checkpoint_id for place in roots}.difference(place.checkpoint_id for place in surplus)
+        below = await self._backend.read(lambda c: read_below(c, thread_key))
+        surplus = sorted([*surplus, *surplus_below(below, kept)], key=lambda place: place.checkpoint_id)
+        await delete_places(self._backend, thread_key, surplus)
+
+    async def _places(self, thread_key: str, ns: str | None = None) -> Sequence[SavedAt]:
+        """Where a thread's checkpoints are, the oldest first; of one namespace, or all."""
+        return await self._backend.read(lambda c: read_places(c, thread_key, ns))
 
     async def copy_thread(self, source_key: str, target_key: str) -> None:
         await self._backend.write(lambda c: copy_rows(c, source_key, target_key))
+
+    async def reclaim(self) -> bool:
+        """Give back some of the room that deletions have left. A small step: True when no more is worth the work."""
+        return await self._backend.reclaim()
 
     async def aclose(self) -> None:
         await self._backend.aclose()
 
 
+def undo_runs(connection: sqlite3.Connection, thread_key: str, run_keys: Sequence[str], *, version: int) -> None:
+    move_fence(connection, thread_key, version)
+    undo_checkpoints(connection, thread_key, run_keys)
+
+
 def delete_rows(connection: sqlite3.Connection, thread_key: str) -> None:
-    for table in ("fences", "node_events"):
+    for table in ("fences", "node_events", "undo_places", "undo_writes"):
         connection.execute(f"DELETE FROM {table} WHERE thread_key = ?", (thread_key,))
     PlainSaver(connection).delete_thread(thread_key)
 
@@ -181,8 +231,18 @@ class RunSaver(BaseCheckpointSaver[str]):
         self._flush = flush
         self._pinned_id: str | None = None
         self._kept = SavedCheckpoints()
+        self._own: set[str] = set()  # the checkpoints that this attempt has saved
+        self._begun: set[asyncio.Future[Any]] = set()  # begun, and not committed yet
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
+
+    def leave_journal(self) -> None:
+        """What is saved from now on is no node's: the log takes nothing more before its end, so no save may wait.
+
+        Nor does one fail because a stop has kept others from the database: nothing has taken up what they held.
+        """
+        self._journal = self._flush = None
+        self._kept = SavedCheckpoints()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -226,13 +286,11 @@ class RunSaver(BaseCheckpointSaver[str]):
         inner = self._inner(config)
         if not inner["configurable"].get("checkpoint_ns"):
             self._pinned_id = None
-        try:
+        with self._kept.putting():
             await self._kept.wait_for_writes(config)
             put = self._outer(await self._write(lambda saver: saver.put(inner, checkpoint, metadata, new_versions)))
-        except BaseException:
-            self._kept.break_off()
-            raise
         self._kept.add(put)
+        self._own.add(put["configurable"]["checkpoint_id"])
         return put
 
     async def aput_writes(
@@ -242,10 +300,8 @@ class RunSaver(BaseCheckpointSaver[str]):
         if task_id == NULL_TASK_ID:
             # a command's own writes; on a new thread the checkpoint that they name is never saved
             self._kept.add(config)
-            await self._write(lambda saver: put_writes(saver, inner, writes, task_id, task_path))
-            return
-        if lease is None or journal is None or not has_ended(writes):
-            await self._write(lambda saver: put_writes(saver, inner, writes, task_id, task_path))
+        if task_id == NULL_TASK_ID or lease is None or journal is None or not has_ended(writes):
+            await self._write(lambda saver: self._put_writes(saver, inner, writes, task_id, task_path))
             return
         with self._kept.writing(config):
             await self._kept.wait(inner)
@@ -254,12 +310,25 @@ class RunSaver(BaseCheckpointSaver[str]):
         rows = [(lease.thread_key, lease.run_key, task_id, text) for text in journal.saving(task_id)]
 
         def save(saver: SqliteSaver) -> None:
-            put_writes(saver, inner, writes, task_id, task_path)
+            self._put_writes(saver, inner, writes, task_id, task_path)
             if rows:
                 saver.conn.executemany("INSERT INTO node_events VALUES (?, ?, ?, ?)", rows)
 
         await self._write(save)
         journal.saved(task_id)
+
+    def _put_writes(
+        self,
+        saver: SqliteSaver,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+    ) -> None:
+        lease, place = self._lease, config["configurable"]
+        if lease is not None and place["checkpoint_id"] not in self._own:
+            keep_writes(saver.conn, lease.thread_key, lease.run_key, place["checkpoint_ns"], place["checkpoint_id"])
+        put_writes(saver, config, writes, task_id, task_path)
 
     async def adelete_thread(self, thread_id: str) -> None:
         await self._write(lambda saver: saver.delete_thread(scoped(self._owner, thread_id)))
@@ -289,12 +358,36 @@ class RunSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        return cast(RunnableConfig, self._from_thread(self.aput(config, checkpoint, metadata, new_versions)))
+        return cast(RunnableConfig, self._from_thread(self._put_in_order(config, checkpoint, metadata, new_versions)))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._from_thread(self.aput_writes(config, writes, task_id, task_path))
+        self._from_thread(self._put_writes_in_order(config, writes, task_id, task_path))
+
+    # LangGraph's sync loop tells what a task wrote, saves it, and saves the checkpoint that has taken it up, each in a
+    # thread of its own and in any order: a crash in between would lose the event of a node that never runs again
+
+    async def _put_in_order(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        if self._journal is not None:
+            told = self._journal.told_in(config["configurable"].get("checkpoint_ns", ""))
+            with self._kept.putting():
+                await self._kept.wait_for_tasks(told, config)
+        return await self.aput(config, checkpoint, metadata, new_versions)
+
+    async def _put_writes_in_order(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
+    ) -> None:
+        with self._kept.saving(task_id, config):
+            if self._journal is not None and has_ended(writes):
+                await self._journal.told(task_id)
+            await self.aput_writes(config, writes, task_id, task_path)
 
     def get_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Any:
         return self._from_thread(self.aget_delta_channel_history(config=config, channels=channels))
@@ -323,7 +416,15 @@ class RunSaver(BaseCheckpointSaver[str]):
             return operation(self._on(connection))
 
         # cancelled between its start and its commit, a save would leave a step without its checkpoint (fact 26)
-        return await asyncio.shield(self._backend.write(fenced))
+        write = asyncio.ensure_future(self._backend.write(fenced))  # noqa: TID251 it outlives who began it; see `settle`
+        self._begun.add(write)
+        write.add_done_callback(self._begun.discard)
+        return await asyncio.shield(write)
+
+    async def settle(self) -> None:
+        """Return when all that was begun is committed or has failed: what is read then is what the attempt has left."""
+        if self._begun:
+            await asyncio.wait(self._begun)
 
     def _on(self, connection: sqlite3.Connection) -> PlainSaver:
         saver = PlainSaver(connection, serde=self.serde)

@@ -1,6 +1,6 @@
 """The engine as the core sees it: graphs by name, plans, executions and outcomes."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -11,30 +11,30 @@ from app.engine.checkpoints import Checkpoints, with_checkpoints
 from app.engine.describe import describe
 from app.engine.execution import ExecutionLimits, GraphExecution
 from app.engine.exposure import Exposure
-from app.engine.inputs import check_nodes, plan_action, read_situation
+from app.engine.inputs import check_input, check_nodes, plan_action, read_situation
 from app.engine.jsonable import jsonable
+from app.engine.node_tokens import node_tokens
 from app.engine.registry import Registry
 from app.engine.state import Graph, output_of, read_pending, read_state, thread_config
 from app.engine.unsaved import mend_loops
 from app.errors import GraphMismatch, GraphNotFound, Invalid
-from app.runs.engine import Execution, Flush, Outcome, Past
-from app.runs.event import NewEvent
-from app.runs.model import Lease, Run, Thread
-from app.runs.request import NodeNames, RunRequest
-
-
-async def nothing_to_flush() -> None:
-    """For events that nobody keeps."""
+from app.runs.engine import Execution, Log, Outcome, Past
+from app.runs.model import Lease, Run, Thread, scoped
+from app.runs.request import NewInput, NodeNames, RunRequest
+from app.runs.trace import Tracing, Untraced
 
 
 class GraphEngine:
     """See `app.runs.engine.Engine`."""
 
-    def __init__(self, registry: Registry, checkpoints: Checkpoints, limits: ExecutionLimits) -> None:
+    def __init__(
+        self, registry: Registry, checkpoints: Checkpoints, limits: ExecutionLimits, tracing: Tracing | None = None
+    ) -> None:
         mend_loops()
         self._registry = registry
         self._checkpoints = checkpoints
         self._limits = limits
+        self._tracing = tracing or Untraced()
         self._problems: Mapping[str, str] = registry.problems
 
     def graph_name(self, asked: str | None, thread: Thread | None) -> str:
@@ -63,19 +63,31 @@ class GraphEngine:
             action = await plan_action(request, now)
             before, after = self._pauses(request, graph, compiled)
             check_context(compiled, request.context)
+            shown = view(request, compiled)
         return {
             **action,
+            **shown,
             "checkpoint_id": request.checkpoint_id,
             "interrupt_before": before,
             "interrupt_after": after,
-            "subgraphs": request.subgraphs,
-            "tokens": request.tokens,
             "config": request.config,
             "context": request.context,
             "durability": request.durability,
             "timeout_seconds": request.timeout_seconds,
             "include_output": request.include_output,
         }
+
+    async def check_ahead(self, request: RunRequest, *, graph: str) -> Mapping[str, Any]:
+        async with self.graph_of(request.owner, graph) as compiled:
+            if isinstance(request.action, NewInput):
+                check_input(request.action.value, compiled)
+            self._pauses(request, graph, compiled)
+            check_context(compiled, request.context)
+            return view(request, compiled)
+
+    async def undo(self, owner: str, thread_id: str, run_ids: Sequence[str], *, version: int) -> None:
+        run_keys = [scoped(owner, run_id) for run_id in run_ids]
+        await self._checkpoints.undo(scoped(owner, thread_id), run_keys, version=version)
 
     def _pauses(
         self, request: RunRequest, name: str, graph: Graph
@@ -111,24 +123,16 @@ class GraphEngine:
         async with self._registry.open(name) as compiled:
             return describe(compiled, self._registry.registration(name))
 
-    def execution(
-        self,
-        run: Run,
-        lease: Lease,
-        put: Callable[[NewEvent], None],
-        past: Past,
-        *,
-        flush: Flush = nothing_to_flush,
-    ) -> Execution:
+    def execution(self, run: Run, lease: Lease, log: Log, past: Past) -> Execution:
         return GraphExecution(
             run,
             lease,
-            put,
+            log,
             past,
-            flush=flush,
             registry=self._registry,
             checkpoints=self._checkpoints,
             limits=self._limits,
+            tracing=self._tracing,
         )
 
     async def outcome(self, run: Run) -> Outcome:
@@ -143,6 +147,15 @@ class GraphEngine:
                 interrupts=[p.as_json() for p in pending],
                 next=list(snapshot.next),
             )
+
+
+def view(request: RunRequest, graph: Graph) -> Mapping[str, Any]:
+    """What decides on what a run's readers are shown, unless they ask for something else."""
+    return {
+        "subgraphs": request.subgraphs,
+        "tokens": request.tokens,
+        "node_tokens": node_tokens(graph, subgraphs=request.subgraphs),
+    }
 
 
 def joined(*names: NodeNames) -> Sequence[str] | Literal["*"]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
@@ -13,7 +13,7 @@ from langgraph.errors import GraphDrained, GraphRecursionError, InvalidUpdateErr
 from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 
-from app.engine.checkpoints import Checkpoints, with_checkpoints
+from app.engine.checkpoints import Checkpoints, RunSaver, with_checkpoints
 from app.engine.exposure import Exposure
 from app.engine.fit import fitted
 from app.engine.inputs import graph_config, graph_input
@@ -26,10 +26,11 @@ from app.engine.registry import Registry
 from app.engine.state import Graph, asks, checkpoint_id_of, output_of, read_pending, read_state, thread_config
 from app.engine.tap import Tap
 from app.engine.translate import Translator, TranslatorOptions
-from app.errors import RunstreamError
-from app.runs.engine import Cause, Conclusion, Drained, Failed, Finished, Lost, Past, RestartReason, Stopped
+from app.errors import LimitExceeded, RunstreamError
+from app.runs.engine import Cause, Conclusion, Drained, Failed, Finished, Log, Lost, Past, RestartReason, Stopped
 from app.runs.event import EventKind, NewEvent
 from app.runs.model import CancelReason, Ending, EndStatus, Lease, Run, RunError, ThreadStatus
+from app.runs.trace import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -64,17 +65,17 @@ class GraphExecution:
         self,
         run: Run,
         lease: Lease,
-        put: Callable[[NewEvent], None],
+        log: Log,
         past: Past,
         *,
-        flush: Callable[[], Awaitable[None]],
         registry: Registry,
         checkpoints: Checkpoints,
         limits: ExecutionLimits,
+        tracing: Tracing,
     ) -> None:
         self._run = run
         self._lease = lease
-        self._put = put
+        self._put = log.put
         self._past = past
         self._registry = registry
         self._checkpoints = checkpoints
@@ -83,7 +84,7 @@ class GraphExecution:
         plan = run.request
         modes, subgraphs = run.stream_modes, bool(plan.get("subgraphs"))
         self._translator = Translator(
-            put,
+            log.put,
             TranslatorOptions(
                 thread_id=run.thread_id,
                 modes=modes,
@@ -94,11 +95,11 @@ class GraphExecution:
                 in_state=bool((plan.get("tokens") or {}).get("in_state")),
             ),
         )
-        self._tap = Tap(self._translator, modes=modes, subgraphs=subgraphs)
+        self._tap = Tap(self._translator, log, modes=modes, subgraphs=subgraphs, trace_node=tracing.nodes(run))
         journal = None
         if plan["durability"] != "exit":  # that one saves nothing before the end, so no event waits for it
             journal = RunJournal(self._translator, self._tap.watch, attempt=lease.attempt)
-        self._saver = checkpoints.saver(run.owner, lease=lease, journal=journal, flush=flush)
+        self._saver = checkpoints.saver(run.owner, lease=lease, journal=journal, flush=log.flush)
         self._control = RunControl()
         self._calls: set[Future[Any]] = set()
         self._graph: Graph | None = None
@@ -165,6 +166,7 @@ class GraphExecution:
         return await returned(self._calls, seconds)
 
     async def conclude(self, cause: Cause) -> Conclusion:
+        await self._saver.settle()
         if self._past.restart is not None and self._history is None:
             await self._catch_up(None)  # it was not begun again
         match cause:
@@ -174,12 +176,17 @@ class GraphExecution:
                 return await self._failed(error)
             case Stopped(reason=reason):
                 if cause.keep_partial and self._graph is not None:
-                    await keep_partial(self._graph, self._run.thread_id, self._partial())
+                    await self._keep_partial(self._graph)
                 return await self._stopped(reason)
             case Lost():
                 return await self._error("lost", "error")
             case never:
                 assert_never(never)
+
+    async def _keep_partial(self, graph: Graph) -> None:
+        assert isinstance(graph.checkpointer, RunSaver)
+        graph.checkpointer.leave_journal()
+        await keep_partial(graph, self._run.thread_id, self._partial())
 
     def _partial(self) -> Mapping[str, str]:
         return {**(self._history.partial() if self._history else {}), **self._translator.partial()}
@@ -191,6 +198,8 @@ class GraphExecution:
                 return await self._ended("cancelled", "cancelled", fields)
             case "timeout" | "idle_timeout":
                 return await self._error(reason, "timeout")
+            case "limit_exceeded":
+                return await self._error(reason, "error")
             case "shutdown":
                 return await self._error("server_shutdown", "error")
             case never:
@@ -221,6 +230,8 @@ class GraphExecution:
             return "recursion_limit"
         if isinstance(error, InvalidUpdateError):
             return "invalid_update"
+        if isinstance(error, LimitExceeded):
+            return "limit_exceeded"
         if isinstance(error, RunstreamError):
             return error.code
         return "model_error" if self._tap.watch.is_model_error(error) else "graph_error"

@@ -30,4 +30,7 @@ def fitted(event: NewEvent, *, max_bytes: int, thread_id: str) -> NewEvent:
 def kept_data(kind: str, data: Any) -> dict[str, Any]:
     if kind not in SPOKEN or not isinstance(data, dict):
         return {}
-    return {key: data[key] for key in KEPT if key in data}
+    kept = {key: data[key] for key in KEPT if key in data}
+    if isinstance(block := data.get("block"), dict):
+        kept["block"] = {"type": block.get("type")}
+    return kept

@@ -4,7 +4,8 @@ The events of the nodes that ended, since a crash may keep them from the log; an
 now and of the tokens that the models have used so far.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,11 +13,15 @@ import orjson
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages.ai import add_usage
 
+from app.engine.state import places_of
 from app.engine.translate import Translator
 
 Usage = Mapping[str, Any]  # by the model's name, as LangChain's callback gives it
 
 NOTE: Final = "note"
+
+TELLING_TRIES: Final = 1_000
+TELLING_SECONDS: Final = 0.001
 
 
 class RunJournal:
@@ -40,6 +45,16 @@ class RunJournal:
 
     def saved(self, task_id: str) -> None:
         self._translator.saved(task_id)
+
+    async def told(self, task_id: str) -> None:
+        """The stream says it in another thread, at the same moment; not for ever, since a save must not hang on it."""
+        for _ in range(TELLING_TRIES):
+            if self._translator.is_told(task_id):
+                return
+            await asyncio.sleep(TELLING_SECONDS)
+
+    def told_in(self, checkpoint_ns: str) -> Collection[str]:
+        return self._translator.told_in(places_of(checkpoint_ns))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

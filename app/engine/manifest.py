@@ -40,6 +40,8 @@ class Manifest:
     problems: Mapping[str, str]
     default: str | None
     dependencies: tuple[str, ...] = ()
+    auth: str | None = None  # the source of LangGraph's Auth object, as written
+    thread_ttl_seconds: float | None = None  # LangGraph's `checkpointer.ttl`, which has minutes
     env: str | Mapping[str, str] = field(default_factory=dict)  # a file's name, or the variables themselves
 
 
@@ -58,6 +60,8 @@ def read_manifest(path: Path) -> Manifest:
         problems=MappingProxyType(problems),
         default=_default(document, tuple(registrations), path.name),
         dependencies=_strings(document, "dependencies", path.name) or (),
+        auth=_of_type(_of_type(document, "auth", dict, path.name) or {}, "path", str, f"{path.name}: auth"),
+        thread_ttl_seconds=_thread_ttl(document, path.name),
         env=_env(document, path.name),
     )
 
@@ -122,6 +126,17 @@ def _default(document: Mapping[str, Any], names: tuple[str, ...], where: str) ->
         known = ", ".join(names) or "none"
         raise ConfigInvalid(f"{where}: default_graph names {name!r}, which is not among the graphs ({known}).")
     return name
+
+
+def _thread_ttl(document: Mapping[str, Any], where: str) -> float | None:
+    """Of the strategy `delete`. The other one, `keep_latest`, deletes no thread, so it is left alone."""
+    ttl = _of_type(_of_type(document, "checkpointer", dict, where) or {}, "ttl", dict, f"{where}: checkpointer") or {}
+    minutes = ttl.get("default_ttl")
+    if minutes is None or ttl.get("strategy", "delete") != "delete":
+        return None
+    if not isinstance(minutes, int | float) or isinstance(minutes, bool) or minutes <= 0:
+        raise ConfigInvalid(f"{where}: checkpointer.ttl.default_ttl must be a number of minutes above 0.")
+    return minutes * 60.0
 
 
 def _env(document: Mapping[str, Any], where: str) -> str | Mapping[str, str]:

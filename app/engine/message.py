@@ -1,7 +1,7 @@
 """Messages of a model as events: tokens, tool calls, reasoning (wire contract, section 2)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
 import orjson
@@ -9,6 +9,22 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Remo
 
 from app.engine.jsonable import dumps
 from app.runs.event import EventKind, NewEvent
+
+TEXTS: Final = frozenset({"text", "output_text"})
+# blocks that have frames of their own, or nothing to show
+TOLD_ELSEWHERE: Final = frozenset(
+    {
+        *TEXTS,
+        "reasoning",
+        "thinking",
+        "tool_call",
+        "tool_call_chunk",
+        "invalid_tool_call",
+        "tool_use",
+        "input_json_delta",
+        "function_call",
+    }
+)
 
 
 class OpenMessage:
@@ -86,6 +102,10 @@ class OpenMessage:
             text += b',"index":%b' % dumps(piece.index)
         if piece.reasoning:
             text += b',"reasoning":%b' % dumps(piece.reasoning)
+        if piece.annotations:
+            text += b',"annotations":%b' % dumps(piece.annotations)
+        if piece.block:
+            text += b',"block":%b' % dumps(piece.block)
         return NewEvent("token", text + (b',"last":true}}' if last else b"}}"))
 
     def _delta(self, piece: Mapping[str, Any]) -> NewEvent:
@@ -113,27 +133,57 @@ class OpenMessage:
 
 
 class _Piece(NamedTuple):
-    """What a token frame says: text, or reasoning beside it, of one block of the content."""
+    """What a token frame says of one block of the content: text, or beside it what is not text."""
 
     content: str
     index: Any = None
     reasoning: str = ""
+    annotations: Sequence[Any] = ()
+    block: Mapping[str, Any] | None = None
 
 
 def pieces_of(message: AIMessage) -> Iterator[_Piece]:
-    """The pieces of a content that is a string or made of blocks, and of reasoning that comes beside it."""
+    """The pieces of a content that is a string or made of blocks, and of what comes beside it."""
     reasoning = message.additional_kwargs.get("reasoning_content")
     if isinstance(reasoning, str) and reasoning:
         yield _Piece("", reasoning=reasoning)
-    blocks = [message.content] if isinstance(message.content, str) else message.content
-    for block in blocks:
+    for block in blocks_of(message):
         if isinstance(block, str):
             if block:
                 yield _Piece(block)
         elif thought := thought_of(block):
             yield _Piece("", block.get("index"), thought)
-        elif block.get("type") == "text" and block.get("text"):
-            yield _Piece(block["text"], block.get("index"))
+        elif block.get("type") in TEXTS:
+            notes = notes_of(block)
+            if block.get("text") or notes:
+                yield _Piece(block.get("text") or "", block.get("index"), annotations=notes)
+        elif block.get("type") and block["type"] not in TOLD_ELSEWHERE:
+            yield from (_Piece("", block.get("index"), block=one) for one in standard(block, message))
+
+
+def blocks_of(message: AIMessage) -> Iterator[str | Mapping[str, Any]]:
+    """A message's content as blocks; speech, which one provider puts beside the content, is the last of them."""
+    yield from [message.content] if isinstance(message.content, str) else message.content
+    speech = message.additional_kwargs.get("audio")
+    if isinstance(speech, Mapping):
+        sound = {"base64": speech["data"]} if "data" in speech else {}
+        yield {"type": "audio", **{key: value for key, value in speech.items() if key != "data"}, **sound}
+
+
+def standard(block: Mapping[str, Any], message: AIMessage) -> Sequence[Mapping[str, Any]]:
+    """A block that is neither text nor reasoning, in LangChain's standard form; as it is, where there is none."""
+    try:
+        # the translators are made for whole messages of their providers, and a piece may lack what they look for
+        found = AIMessage(content=[dict(block)], response_metadata=message.response_metadata).content_blocks
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return [block]
+    return [block if one["type"] == "non_standard" else one for one in found if one["type"] not in TOLD_ELSEWHERE]
+
+
+def notes_of(block: Mapping[str, Any]) -> Sequence[Any]:
+    """What is noted of a text: citations, in the forms that providers give them."""
+    notes = block.get("annotations") or block.get("citations") or []
+    return notes if isinstance(notes, list) else [notes]
 
 
 class _Call:

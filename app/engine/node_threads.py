@@ -25,6 +25,11 @@ class NodeThreads(ThreadPoolExecutor):
     def __init__(self, max_threads: int) -> None:
         super().__init__(max_threads, thread_name_prefix=THREAD_NAME)
 
+    @property
+    def waiting(self) -> int:
+        """Calls for which there is no thread yet."""
+        return self._work_queue.qsize()
+
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         future = super().submit(fn, *args, **kwargs)
         calls = _calls_of_run.get()
@@ -60,15 +65,21 @@ def contain_exits(
 ) -> asyncio.Task[T]:
     """The loop's task factory. asyncio lets SystemExit and KeyboardInterrupt out of the loop: not those of nodes."""
     context = options.get("context")
-    calls = _calls_of_run.get() if context is None else context.get(_calls_of_run)
-    return asyncio.Task(coroutine if calls is None else _contained(coroutine), loop=loop, **options)
+    if context is None:
+        context = contextvars.copy_context()
+    calls = context.get(_calls_of_run)
+    return asyncio.Task(coroutine if calls is None else _contained(coroutine, context), loop=loop, **options)
 
 
-async def _contained(coroutine: Coroutine[Any, Any, T]) -> T:
+async def _contained(coroutine: Coroutine[Any, Any, T], context: contextvars.Context) -> T:
+    """`context` is the coroutine's own, for whoever looks at this frame (app/engine/culprit.py)."""
     try:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:
         raise NodeExited(f"a node raised {type(error).__name__}") from error
+
+
+CONTAINED: Final = _contained.__code__
 
 
 async def returned(calls: set[Future[Any]], seconds: float) -> bool:

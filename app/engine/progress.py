@@ -60,9 +60,9 @@ class ProgressMeter:
         self._held, self._sent_at = None, now
         if percent is not None:
             self._reached = max(self._reached, percent)
-        rate = self._measure(now, update["current"])
-        total = update["total"]
-        left = None if not rate or total is None else max(total - update["current"], 0) / rate
+        current, total = float(update["current"]), update["total"]
+        rate = self._measure(now, current)
+        left = None if not rate or total is None else max(float(total) - current, 0) / rate
         return {
             "current": update["current"],
             "total": total,
@@ -87,4 +87,4 @@ def percent_of(update: ProgressUpdate) -> float | None:
     if calculator is not None:
         percent = calculator(current, total)
         return None if percent is None else float(percent)
-    return 100 * current / total if total else None
+    return 100 * float(current) / float(total) if total else None

@@ -7,7 +7,7 @@ A graph that can't be loaded keeps none of the others from being served: it stay
 import asyncio
 import copy
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from langgraph.pregel import Pregel
 from app.engine.factory import Factory, argument, is_factory, make
 from app.engine.loading import LoadFailed, add_dependencies, load_env, load_object, reason
 from app.engine.manifest import Manifest, NodeNames, Registration, read_manifest
-from app.errors import GraphNotFound, GraphUnavailable
+from app.errors import ConfigInvalid, GraphNotFound, GraphUnavailable
 
 __all__ = ["AnyGraph", "NodeNames", "Registration", "Registry"]
 
@@ -34,10 +34,15 @@ class Registry:
     """The graphs of one configuration. Build it with `Registry.load`."""
 
     def __init__(
-        self, manifest: Manifest, targets: Mapping[str, AnyGraph | Factory], problems: Mapping[str, str]
+        self,
+        manifest: Manifest,
+        targets: Mapping[str, AnyGraph | Factory],
+        problems: Mapping[str, str],
+        roots: Sequence[Path] = (),
     ) -> None:
         self._manifest = manifest
         self._targets = targets
+        self._roots = roots
         self._problems = MappingProxyType(dict(problems))
 
     @classmethod
@@ -61,7 +66,7 @@ class Registry:
             except LoadFailed as error:
                 logger.error("Graph %r can't be served: %s", name, error, exc_info=error.__cause__)
                 problems[name] = str(error)
-        return cls(manifest, targets, _in_order(problems, manifest))
+        return cls(manifest, targets, _in_order(problems, manifest), roots)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -72,6 +77,23 @@ class Registry:
     def default(self) -> str | None:
         """What a request without a graph means: the file's `default_graph`, else its first; None when it has none."""
         return self._manifest.default
+
+    @property
+    def thread_ttl_seconds(self) -> float | None:
+        """How long an unused thread is kept, where the file says it."""
+        return self._manifest.thread_ttl_seconds
+
+    @property
+    def auth(self) -> str | None:
+        """The source of LangGraph's `Auth` object, where the file names one."""
+        return self._manifest.auth
+
+    def load_other(self, source: str) -> object:
+        """Something of the project's that is no graph. Runs the user's file. Raises `ConfigInvalid`."""
+        try:
+            return load_object(source, folder=self._manifest.path.resolve().parent, roots=self._roots)
+        except LoadFailed as error:
+            raise ConfigInvalid(str(error)) from error
 
     @property
     def problems(self) -> Mapping[str, str]:

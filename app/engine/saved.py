@@ -6,7 +6,7 @@ wrote must not be there before the task's own record is: the task would be over,
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,9 @@ class SavedCheckpoints:
         self._is_broken = False
         self._to_submit: Counter[Any] = Counter()  # writes that wait for their turn, by the checkpoint they belong to
         self._unwritten: set[Any] = set()  # the checkpoints whose writes never had theirs
+        self._saving: dict[str, Any] = {}  # of graphs in other threads: the checkpoints that tasks' writes belong to
+        self._tasks: set[str] = set()  # those whose writes are saved
+        self._is_task_lost = False
         self._changed = asyncio.Event()
 
     def add(self, config: RunnableConfig) -> None:
@@ -34,10 +37,15 @@ class SavedCheckpoints:
         self._ids.add(config["configurable"].get("checkpoint_id"))
         self._wake()
 
-    def break_off(self) -> None:
-        """One could not be saved, so those after it never will be."""
-        self._is_broken = True
-        self._wake()
+    @contextmanager
+    def putting(self) -> Iterator[None]:
+        """While a checkpoint is saved. Where one can't be, those after it never will be."""
+        try:
+            yield
+        except BaseException:
+            self._is_broken = True
+            self._wake()
+            raise
 
     async def wait(self, config: RunnableConfig) -> None:
         """Return when the checkpoint that a config names is saved, and those of the graphs round it.
@@ -75,6 +83,32 @@ class SavedCheckpoints:
             await self._changed.wait()
         if checkpoint_id in self._unwritten:
             raise StoreUnavailable("What a task wrote could not be saved.")
+
+    @contextmanager
+    def saving(self, task_id: str, config: RunnableConfig) -> Iterator[None]:
+        """Until the writes of a task, which belong to a checkpoint, are saved or never will be."""
+        self._saving[task_id] = config["configurable"].get("checkpoint_id")
+        self._wake()
+        try:
+            yield
+        except BaseException:
+            self._is_task_lost = True
+            raise
+        finally:
+            self._tasks.add(task_id)
+            self._wake()
+
+    async def wait_for_tasks(self, task_ids: Collection[str], config: RunnableConfig) -> None:
+        """Return when the writes of those of these tasks that belong to this checkpoint are saved.
+
+        Those of later tasks wait for the next checkpoint themselves. Raises StoreUnavailable when some never will be.
+        """
+        checkpoint_id = config["configurable"].get("checkpoint_id")
+        while not self._is_task_lost:
+            if all(id in self._tasks or self._saving.get(id, checkpoint_id) != checkpoint_id for id in task_ids):
+                return
+            await self._changed.wait()
+        raise StoreUnavailable("What a task wrote could not be saved.")
 
     def _wake(self) -> None:
         self._changed.set()

@@ -8,9 +8,11 @@ Everything arrives in the order in which it happened, and is passed on in the lo
 
 import asyncio
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeGuard, cast
+from typing import Any, Final, TypeGuard, cast
 from uuid import UUID
 
 from langchain_core.callbacks import UsageMetadataCallbackHandler
@@ -30,22 +32,44 @@ from pydantic import BaseModel
 
 from app.engine.jsonable import jsonable
 from app.engine.translate import Namespace, Translator
+from app.errors import LimitExceeded
+from app.runs.engine import Log
+from app.runs.trace import NodeTrace, TraceNode
 from app.streaming import ProgressUpdate
 
 ALWAYS: tuple[StreamMode, ...] = ("updates", "tasks")
 ON_REQUEST: tuple[StreamMode, ...] = ("values", "checkpoints", "debug")
 
+MAX_CROSSING: Final = 16  # what may be on its way from threads of nodes to the loop; each may be a whole frame
+MAX_STRANDED: Final = 100_000  # the same, while the loop is blocked
+LOOP_SECONDS: Final = 0.1  # a loop that takes longer for a turn is taken for blocked
+PAUSE_SECONDS: Final = 0.002
+
 
 class Tap:
     """Connects one attempt at a run to its translator."""
 
-    def __init__(self, translator: Translator, *, modes: Collection[str], subgraphs: bool) -> None:
+    def __init__(
+        self,
+        translator: Translator,
+        log: Log,
+        *,
+        modes: Collection[str],
+        subgraphs: bool,
+        trace_node: TraceNode,
+    ) -> None:
         self._translator = translator
+        self._log = log
+        self.trace_node = trace_node
+        self._crossing: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._is_loop_blocked = False
         self._modes = modes
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
-        self.watch = RunWatch(self)
+        self.watch = RunWatch(self, hears_models=not translator.hears_messages)
         self._listener = MessageListener(self, subgraphs=subgraphs) if translator.hears_messages else None
+        # the metadata of the model call that spoke last, and where it is; replaced as one, since nodes have threads
+        self._spoke_last: tuple[Any, tuple[Namespace, str, str]] = (None, ((), "", ""))
 
     def config(self, store: BaseStore | None) -> RunnableConfig:
         """What to merge into the config of `astream`, for a graph that was compiled with this store."""
@@ -66,15 +90,40 @@ class Tap:
             self._listener.seen.update(message_ids)
 
     def call(self, method: Callable[..., None], *args: Any) -> None:
-        """Call a method of the translator in the loop's thread, now or as soon as it gets there, in order."""
+        """Call a method of the translator in the loop's thread, now or as soon as it gets there, in order.
+
+        A node in a thread of its own is held while what it said before has no room, so a fast one is as fast as the
+        disk and costs no memory (docs/decisions/008-limits.md).
+        """
         if threading.get_ident() == self._thread_id:
             method(*args)
-        else:
-            self._loop.call_soon_threadsafe(method, *args)
+            return
+        while len(self._crossing) >= MAX_CROSSING and self._loop_turns():
+            pass
+        while self._log.is_behind and self._loop_turns():
+            time.sleep(PAUSE_SECONDS)
+        self._crossing.append((method, args))
+        self._loop.call_soon_threadsafe(self._arrive)
+
+    def _arrive(self) -> None:
+        self._is_loop_blocked = False
+        method, args = self._crossing.popleft()
+        method(*args)
+
+    def _loop_turns(self) -> bool:
+        """False when the loop is blocked: by a node that waits for this very thread, maybe, so it must not wait."""
+        if not self._is_loop_blocked:
+            turned = threading.Event()
+            self._loop.call_soon_threadsafe(turned.set)
+            self._is_loop_blocked = not turned.wait(LOOP_SECONDS)
+        return not self._is_loop_blocked
 
     def message(self, metadata: dict[str, Any], message: BaseMessage) -> None:
-        node, task_id = split_task(metadata["langgraph_checkpoint_ns"])
-        self.call(self._translator.message, namespace_of(metadata), node, task_id, message, metadata.get("tags") or ())
+        known, place = self._spoke_last
+        if metadata is not known:  # it is one object for all tokens of a call
+            place = (namespace_of(metadata), *split_task(metadata["langgraph_checkpoint_ns"]))
+            self._spoke_last = (metadata, place)
+        self.call(self._translator.message, *place, message, metadata.get("tags") or ())
 
     def hides(self, tags: Collection[str]) -> bool:
         """Whether no client may see what a model with these tags says."""
@@ -104,8 +153,12 @@ class Tap:
         self.call(self._translator.part, *chunk)
 
     def _write(self, data: Any) -> None:
-        """A node's stream writer."""
+        """A node's stream writer. Raises LimitExceeded: a node that never waits is stopped by nothing else."""
+        if self._log.is_full or len(self._crossing) >= MAX_STRANDED:
+            raise LimitExceeded("the run has said more than it may")
         config = get_config()
+        if self.hides(config.get("tags") or ()):
+            return
         place = {"langgraph_checkpoint_ns": config["configurable"][CONFIG_KEY_CHECKPOINT_NS]}
         self.custom({**config.get("metadata", {}), **place}, data)
 
@@ -138,12 +191,20 @@ class RunWatch(UsageMetadataCallbackHandler):
 
     run_inline = True  # called in order, where it happens, not in another thread
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: Tap, *, hears_models: bool) -> None:
+        """Without `hears_models` a listener passes on what models do: each handler costs a call for every token."""
         super().__init__()
         self._tap = tap
+        self._hears_models = hears_models
         self._model_errors: list[BaseException] = []
         self._places: dict[UUID, str] = {}  # of what runs now: the namespace of the task it is in
         self._tasks: set[str] = set()
+        self._traces: dict[UUID, NodeTrace] = {}  # of the tasks that run now
+        self._trace_at: dict[str, NodeTrace] = {}  # the same by their namespaces
+
+    @property
+    def ignore_llm(self) -> bool:
+        return not self._hears_models
 
     def is_own(self, metadata: Mapping[str, Any]) -> bool:
         """Whether something belongs to the run's graph or a subgraph; not to a graph a node runs on another thread."""
@@ -157,6 +218,7 @@ class RunWatch(UsageMetadataCallbackHandler):
             return
         self._tasks.add(place)
         if TAG_HIDDEN not in (kwargs.get("tags") or ()):
+            self._trace(run_id, place, outer)
             self._tap.node_started(metadata)
 
     def _begins_task(self, metadata: Mapping[str, Any], outer: str | None) -> bool:
@@ -172,9 +234,19 @@ class RunWatch(UsageMetadataCallbackHandler):
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._places.pop(run_id, None)
+        self._end_task(run_id, None)
+
+    def _trace(self, run_id: UUID, place: str, outer: str | None) -> None:
+        begun = self._tap.trace_node(*split_task(place), self._trace_at.get(outer or ""))
+        self._traces[run_id] = self._trace_at[place] = begun
+
+    def _end_task(self, run_id: UUID, error: BaseException | None) -> None:
+        if begun := self._traces.pop(run_id, None):
+            begun.done(error)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         self._places.pop(run_id, None)
+        self._end_task(run_id, error)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         self._places.pop(run_id, None)
@@ -187,7 +259,7 @@ class RunWatch(UsageMetadataCallbackHandler):
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
         metadata = kwargs.get("metadata") or {}
-        if self.is_own(metadata):
+        if self.is_own(metadata) and not self._tap.hides(kwargs.get("tags") or ()):
             self._tap.custom(metadata, {"name": name, "data": data})
 
     def is_model_error(self, error: BaseException) -> bool:
@@ -273,6 +345,11 @@ class MessageListener(StreamMessagesHandler):
             self.seen.update(id for id in said if id)
             self._hidden.discard(run_id)
         super().on_llm_end(response, run_id=run_id, **kwargs)
+        self._tap.watch.on_llm_end(response)
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        super().on_llm_error(error, run_id=run_id, **kwargs)
+        self._tap.watch.on_llm_error(error)
 
     def _hears(self, metadata: dict[str, Any]) -> bool:
         return self._tap.watch.is_own(metadata) and not (self._roots_only and namespace_of(metadata))

@@ -3,7 +3,7 @@
 import logging
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from itertools import groupby
 from typing import Any, Final
@@ -19,6 +19,7 @@ from app.engine.engine import GraphEngine
 from app.engine.exposure import Exposure
 from app.engine.inputs import check_nodes, jumps
 from app.engine.jsonable import jsonable
+from app.engine.prune import Keep, has_deltas
 from app.engine.state import (
     REFUSALS,
     Graph,
@@ -113,6 +114,23 @@ class GraphThreadStates:
 
     async def delete(self, thread_key: str) -> None:
         await self._checkpoints.delete_thread(thread_key)
+
+    async def has_surplus(self, thread: Thread, newest: int, in_use: Collection[str]) -> bool:
+        if thread.graph is None:
+            return False
+        try:
+            async with self._engine.graph_of(thread.owner, thread.graph) as graph:
+                if has_deltas(graph):
+                    return False
+        except (GraphNotFound, GraphUnavailable):
+            return False  # it can't be asked what it needs
+        return await self._checkpoints.has_surplus(thread.key, Keep(newest=newest, in_use=in_use))
+
+    async def prune(self, thread_key: str, newest: int, in_use: Collection[str]) -> None:
+        await self._checkpoints.prune(thread_key, Keep(newest=newest, in_use=in_use))
+
+    async def reclaim(self) -> bool:
+        return await self._checkpoints.reclaim()
 
     async def copy(self, source_key: str, target_key: str) -> None:
         await self._checkpoints.copy_thread(source_key, target_key)

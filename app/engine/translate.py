@@ -263,6 +263,18 @@ class Translator:
                 self._node_ended(task_id, *self._cached.pop(place))
         return [event.text for held_id in self._held_by(task_id) for event in self._held[held_id]]
 
+    def is_told(self, task_id: str) -> bool:
+        """Whether the stream has said how a task ended; so it is of a task that the stream says nothing of."""
+        task = self._tasks.get(task_id)
+        if task is None or task.has_result:
+            return True
+        return any((ns, node) == (task.ns, task.node) for ns, node, _ in self._cached)
+
+    def told_in(self, ns: Namespace) -> Collection[str]:
+        """The tasks of a graph of which the stream has said how they ended."""
+        ns = self._placed(ns)
+        return [task_id for task_id, task in self._tasks.items() if task.has_result and task.ns == ns]
+
     def spoken_by(self, task_id: str) -> Sequence[str]:
         """The ids of the messages that are whole once the writes of a task are saved."""
         speakers = [self._tasks[speaker_id] for speaker_id in self._among(self._speakers, task_id)]
@@ -336,7 +348,7 @@ class Translator:
 
     def _placed(self, ns: Namespace) -> Namespace:
         """A namespace of `node:task_id`s. A subgraph that keeps its state from run to run has no task id in its own."""
-        if all(":" in place for place in ns):
+        if not ns or all(":" in place for place in ns):
             return ns
         placed: Namespace = ()
         for place in ns:

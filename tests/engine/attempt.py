@@ -68,6 +68,19 @@ class Result:
         self.frames.append(frame)
 
 
+class Told:
+    """A log that has room, and keeps what it is told nowhere but in a test's hands."""
+
+    is_behind = False
+    is_full = False
+
+    def __init__(self, put: Callable[[NewEvent], None]) -> None:
+        self.put = put
+
+    async def flush(self) -> None:
+        pass
+
+
 def refuse_constant(name: str) -> Any:
     raise AssertionError(f"{name} is not JSON")
 
@@ -115,7 +128,7 @@ class Bench:
             created_at=NOW,
         )
         lease = Lease(run_key=run.key, thread_key=run.thread_key, worker="w", epoch=1, attempt=1, version=number)
-        execution = self.engine.execution(run, lease, put, Past(restart=None, pages=no_pages))
+        execution = self.engine.execution(run, lease, Told(put), Past(restart=None, pages=no_pages))
         return Attempt(self, run, execution)
 
     async def run(self, value: Any = None, **fields: Any) -> Result:
@@ -145,12 +158,14 @@ class Attempt:
             cause = Failed(error=error)
         await self.conclude(cause, result)
 
-    async def cancelled(self, task: "asyncio.Task[None]", reason: CancelReason, result: Result) -> None:
+    async def cancelled(
+        self, task: "asyncio.Task[None]", reason: CancelReason, result: Result, *, keep_partial: bool = False
+    ) -> None:
         """Cancel the task of `work` as the executor does, and write the end."""
         task.cancel()
         await asyncio.wait({task})
         assert await self.execution.settle(TEST_SECONDS)
-        await self.conclude(Stopped(reason=reason), result)
+        await self.conclude(Stopped(reason=reason, keep_partial=keep_partial), result)
 
     async def conclude(self, cause: Cause, result: Result) -> None:
         conclusion: Conclusion = await self.execution.conclude(cause)

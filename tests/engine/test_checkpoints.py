@@ -5,7 +5,7 @@ import dataclasses
 import enum
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -95,6 +95,12 @@ class Journal:
 
     def saved(self, task_id: str) -> None:
         self.calls.append(f"saved {task_id}")
+
+    async def told(self, task_id: str) -> None:
+        self.calls.append(f"told {task_id}")
+
+    def told_in(self, checkpoint_ns: str) -> Collection[str]:
+        return ()
 
 
 # -- the fence --------------------------------------------------------------------------------------------------------
@@ -243,7 +249,8 @@ def test_when_a_checkpoint_can_not_be_saved_nobody_waits_for_it() -> None:
         saved = SavedCheckpoints()
         waiting = asyncio.ensure_future(saved.wait(config(checkpoint_id="never")))  # noqa: TID251
         await asyncio.sleep(0)
-        saved.break_off()
+        with pytest.raises(LeaseLost), saved.putting():
+            raise LeaseLost("stale")
         with pytest.raises(StoreUnavailable):
             await waiting
 
@@ -458,6 +465,9 @@ def test_reading_goes_on_while_a_write_is_under_way(tmp_path: Path) -> None:
         async def run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
             await self.let.wait()
             return await self._writer.run(operation)
+
+        async def reclaim(self) -> bool:
+            return await self._writer.reclaim()
 
         async def aclose(self) -> None:
             await self._writer.aclose()

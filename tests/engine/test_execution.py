@@ -20,7 +20,7 @@ from app.runs.event import Event, with_seq
 from app.runs.model import CancelReason, Lease
 from app.runs.request import Continue, Resume
 from app.runs.store import Page
-from tests.engine.attempt import Attempt, Bench, Frame, Result, asked, bench, play
+from tests.engine.attempt import Attempt, Bench, Frame, Result, Told, asked, bench, play
 from tests.project.graphs import Speaker, Steps
 
 T = TypeVar("T")
@@ -164,6 +164,9 @@ class StoppingWriter:
         """Let whoever waits fail, so that the test can end."""
         self._released.set()
 
+    async def reclaim(self) -> bool:
+        return await self._writer.reclaim()
+
     async def aclose(self) -> None:
         await self._writer.aclose()
 
@@ -220,7 +223,7 @@ async def take_up(bench: Bench, attempt: Attempt, texts: list[bytes]) -> Result:
 
     run, result = attempt.run, Result()
     lease = Lease(run_key=run.key, thread_key=run.thread_key, worker="w2", epoch=2, attempt=2, version=99)
-    execution = bench.engine.execution(run, lease, result.put, Past(restart="crash", pages=pages))
+    execution = bench.engine.execution(run, lease, Told(result.put), Past(restart="crash", pages=pages))
     await Attempt(bench, run, execution).to_end(result)
     return result
 
@@ -606,6 +609,64 @@ def test_a_cancelled_run_says_why_and_how_far_the_model_had_come() -> None:
     assert result.ending is not None
     assert (result.ending.status, result.ending.thread_status) == ("cancelled", "idle")
     assert log == ["a"]
+
+
+class SlowWriter:
+    """Is slow with one of its commits: it says so, and takes a while for it."""
+
+    def __init__(self, writer: Writer, slow: int) -> None:
+        self._writer = writer
+        self._left = slow
+        self.slowing = asyncio.Event()
+
+    async def run(self, operation: Callable[[Any], T]) -> T:
+        self._left -= 1
+        if self._left == 0:
+            self.slowing.set()
+            for _ in range(20):
+                await asyncio.sleep(0)
+        return await self._writer.run(operation)
+
+    async def reclaim(self) -> bool:
+        return await self._writer.reclaim()
+
+    async def aclose(self) -> None:
+        await self._writer.aclose()
+
+
+@pytest.mark.parametrize("durability", ["sync", "async"])
+@pytest.mark.parametrize("make", [in_a_row, in_parallel, with_a_child])
+def test_a_run_that_is_stopped_while_it_saves_ends_as_cancelled_and_leaves_an_idle_thread(
+    make: Callable[[Ran], Any], durability: Any, tmp_path: Path
+) -> None:
+    async def stop_in(commit: int) -> bool:
+        writers = list[SlowWriter]()
+
+        def slow(writer: Writer) -> Writer:
+            writers.append(SlowWriter(writer, commit))
+            return writers[0]
+
+        async with bench(make(Ran()), path=tmp_path / f"{commit}.sqlite", wrap=slow) as one:
+            result = Result()
+            attempt = await one.begin(asked({"log": []}, durability=durability), result.put)
+            work = asyncio.create_task(attempt.execution.work())  # noqa: TID251 as the executor does
+            slowing = asyncio.create_task(writers[0].slowing.wait())  # noqa: TID251
+            await asyncio.wait({work, slowing}, return_when=asyncio.FIRST_COMPLETED)
+            if not slowing.done():
+                slowing.cancel()
+                return False
+            await attempt.cancelled(work, "user", result, keep_partial=True)
+            assert result.last["event"] == "cancelled"
+            assert (await one.state()).next == ()
+            return True
+
+    async def scenario() -> int:
+        commit = 1
+        while await stop_in(commit):
+            commit += 1
+        return commit
+
+    assert play(scenario) > 4
 
 
 @pytest.mark.parametrize(

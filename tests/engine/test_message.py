@@ -145,8 +145,90 @@ def test_reasoning_beside_the_content_comes_before_it() -> None:
     assert [(f["data"]["content"], f["data"].get("reasoning")) for f in found] == [("", "hm"), ("yes", None)]
 
 
-def test_blocks_that_are_neither_text_nor_reasoning_are_left_out() -> None:
-    blocks = [{"type": "image_url", "image_url": "x"}, "plain", {"type": "text", "text": ""}, {"type": "tool_use"}]
+BLOCKS: list[Any] = [
+    {"type": "image", "base64": "aGk=", "mime_type": "image/png", "index": 1},
+    {"type": "audio", "base64": "aGk=", "mime_type": "audio/wav", "index": 2},
+    {"type": "file", "url": "https://example.org/a.pdf", "mime_type": "application/pdf", "index": "lc_file_3"},
+    {"type": "server_tool_call", "id": "c1", "name": "web_search", "args": {"q": "x"}, "index": 4},
+    {"type": "of_tomorrow", "anything": [1], "index": 5},
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block["type"])
+def test_a_block_that_is_no_text_keeps_its_type_and_its_index_and_is_no_text(block: Any) -> None:
+    message = opened()
+    assert said(message, chunk([block]), chunk([block], chunk_position="last")) == [
+        {
+            "event": "token",
+            "node": "agent",
+            "data": {"id": "m1", "content": "", "role": "assistant", "index": block["index"], "block": block, **end},
+        }
+        for end in ({}, {"last": True})
+    ]
+    assert message.text == ""
+
+
+@pytest.mark.parametrize(
+    ("provider", "block", "standard"),
+    [
+        (
+            None,
+            {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+            {"type": "image", "url": "https://x/y.png"},
+        ),
+        (
+            "openai",
+            {"type": "image_generation_call", "id": "i1", "result": "aGk=", "index": 2},
+            {"type": "image", "id": "i1", "base64": "aGk="},
+        ),
+        (
+            "anthropic",
+            {"type": "server_tool_use", "id": "c1", "name": "web_search", "input": {"q": 1}, "index": 0},
+            {"type": "server_tool_call", "id": "c1", "name": "web_search", "args": {"q": 1}},
+        ),
+        # pieces that lack what LangChain looks for are as they came
+        ("openai", {"type": "image_url"}, {"type": "image_url"}),
+        ("anthropic", {"type": "document"}, {"type": "document"}),
+    ],
+)
+def test_a_providers_block_has_langchains_standard_form(provider: str | None, block: Any, standard: Any) -> None:
+    metadata = {} if provider is None else {"model_provider": provider}
+    [token] = data(opened().add(chunk([block], response_metadata=metadata)))
+    assert token["content"] == ""
+    assert token.get("index") == block.get("index")
+    assert standard.items() <= token["block"].items()
+
+
+@pytest.mark.parametrize("key", ["annotations", "citations"])
+def test_citations_stand_beside_the_text_they_are_of(key: str) -> None:
+    note = {"type": "citation", "url": "https://example.org", "cited_text": "a"}
+    blocks = [
+        {"type": "text", "text": "a", "index": 0},
+        {"type": "text", "text": "", key: [note], "index": 0},
+        {"type": "text", "text": "b", key: [], "index": 1},
+    ]
+    found = data(opened().add(chunk(blocks)))
+    assert [(d["content"], d["index"], d.get("annotations")) for d in found] == [
+        ("a", 0, None),
+        ("", 0, [note]),
+        ("b", 1, None),
+    ]
+
+
+def test_speech_beside_the_content_is_a_block() -> None:
+    speech = {"id": "a1", "data": "aGk=", "transcript": "hi"}
+    [token] = data(opened().add(chunk("", additional_kwargs={"audio": speech})))
+    assert token["block"] == {"type": "audio", "id": "a1", "base64": "aGk=", "transcript": "hi"}
+
+
+def test_a_whole_message_gives_its_blocks_too() -> None:
+    found = data(opened().whole(AIMessage(["look: ", *BLOCKS])))
+    assert [d.get("block") for d in found] == [None, *BLOCKS]
+    assert [d.get("last") for d in found] == [None] * len(BLOCKS) + [True]
+
+
+def test_blocks_that_have_frames_of_their_own_or_say_nothing_are_left_out() -> None:
+    blocks = [{"type": "tool_use"}, "plain", {"type": "text", "text": ""}, {"type": "tool_call_chunk"}, {}]
     assert [f["data"]["content"] for f in said(opened(), chunk(blocks))] == ["plain"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.engine.mirror import StateMirror, diff
+from app.engine.mirror import StateMirror, diff, without_moves
 
 LEAVES: st.SearchStrategy[Any] = st.sampled_from([True, False, 0, 1, 0.0, 1.0, -0.0, None, "", "a", "ab", "~", "/"])
 KEYS = st.sampled_from(["a", "b", "a/b", "~", "~1", "0", "-", ""])
@@ -93,6 +93,27 @@ def test_a_list_that_is_reordered_and_a_value_that_moves_are_followed(state: Any
     old = plain({"list": values, "x": {"deep": values}, **state})
     new = plain({"list": order, "y": {"deep": values}, **dict(zip(state, order, strict=True))})
     assert exact(jsonpatch.apply_patch(old, diff(old, new))) == exact(new)
+
+
+class Counted(dict[str, Any]):
+    """A part of a state that counts how often it is copied."""
+
+    copies = 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Counted":
+        type(self).copies += 1
+        return self
+
+
+def test_however_much_is_reordered_the_state_is_copied_once() -> None:
+    class Untouched(Counted):
+        pass
+
+    items = [{"id": str(number), "next": {"id": number + 1}} for number in range(60)]
+    operations = jsonpatch.make_patch({"list": items}, {"list": items[::-1]}).patch
+    patch = without_moves({"list": items, "untouched": Untouched()}, operations)
+    assert len(patch) > len(operations) > 1
+    assert Untouched.copies == 1
 
 
 @given(STATES, STATES)

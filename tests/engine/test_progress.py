@@ -1,8 +1,11 @@
 """From many updates of a task the few that show something (docs/streaming.md, progress)."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+import numpy
 import pytest
 
 from app.engine.progress import SMOOTHING, ProgressMeter
@@ -148,3 +151,13 @@ def test_a_total_of_nothing_has_no_percent(total: float) -> None:
     task = Task()
     task.report(0, total)
     assert (task.column("percent"), task.column("eta_seconds")) == ([None], [None])
+
+
+@pytest.mark.parametrize("number", [Decimal, Fraction, numpy.int64, numpy.float32])
+def test_what_counts_as_a_number_is_counted(number: Any) -> None:
+    task = Task(step=1.0, interval_seconds=1.0)
+    task.report(number(1), number(4))
+    task.report(number(2), number(4))
+    assert task.shown[-1]["current"] == 2
+    assert [task.shown[-1][key] for key in ("percent", "rate", "eta_seconds")] == [50.0, 1.0, 2.0]
+    assert all(type(task.shown[-1][key]) is float for key in ("percent", "rate", "eta_seconds"))

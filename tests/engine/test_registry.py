@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.engine.manifest import read_manifest
 from app.engine.registry import AnyGraph, Registry
 from app.errors import ConfigInvalid, GraphNotFound, GraphUnavailable
 
@@ -139,7 +140,7 @@ def test_an_empty_hitl_is_still_one_that_was_given(tmp_path: Path) -> None:
 
 def test_keys_that_are_not_known_are_left_alone(tmp_path: Path) -> None:
     graphs = {"it": {"path": "./it.py:graph", "colour": 3, "hitl": {"who": "me"}}}
-    registry = load(tmp_path, graphs, {"it.py": GRAPH}, auth={"path": 1}, python_version="3.12")
+    registry = load(tmp_path, graphs, {"it.py": GRAPH}, store={"path": 1}, python_version="3.12")
     assert registry.problems == {}
 
 
@@ -765,3 +766,27 @@ def test_a_factory_that_failed_once_is_asked_again(tmp_path: Path) -> None:
     assert "not up yet" in asyncio.run(registry.check())["it"]
     assert asyncio.run(registry.check()) == {}
     assert answer(opened(registry)) == "said"
+
+
+@pytest.mark.parametrize(
+    ("ttl", "seconds"),
+    [
+        ({"default_ttl": 2}, 120.0),
+        ({"strategy": "delete", "default_ttl": 0.5, "sweep_interval_minutes": 1}, 30.0),
+        ({"strategy": "keep_latest", "default_ttl": 2}, None),
+        ({"strategy": "delete"}, None),
+        (None, None),
+    ],
+)
+def test_the_ttl_of_threads_is_langgraphs_own_in_minutes(tmp_path: Path, ttl: Any, seconds: float | None) -> None:
+    path = tmp_path / "langgraph.json"
+    path.write_text(json.dumps({"graphs": {}, "checkpointer": {"ttl": ttl}}))
+    assert read_manifest(path).thread_ttl_seconds == seconds
+
+
+@pytest.mark.parametrize("minutes", [0, -1, "60", True])
+def test_a_ttl_that_is_no_time_is_said(tmp_path: Path, minutes: Any) -> None:
+    path = tmp_path / "langgraph.json"
+    path.write_text(json.dumps({"graphs": {}, "checkpointer": {"ttl": {"default_ttl": minutes}}}))
+    with pytest.raises(ConfigInvalid, match="default_ttl must be a number of minutes above 0"):
+        read_manifest(path)

@@ -7,9 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
+from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 
 from app.engine.fit import fitted
+from app.engine.journal import RunJournal
 from app.engine.translate import FAILED_TASK, Translator, TranslatorOptions, node_data
 from app.runs.event import EventKind, NewEvent
 
@@ -67,6 +69,34 @@ class Told:
         texts = self.translator.saving(task_id)
         self.translator.saved(task_id)
         return [orjson.loads(text) for text in texts]
+
+
+# -- the journal ------------------------------------------------------------------------------------------------------
+
+
+def test_a_save_that_comes_before_the_node_was_told_of_waits_for_it() -> None:
+    async def scenario() -> None:
+        told = Told("updates")
+        journal = RunJournal(told.translator, UsageMetadataCallbackHandler(), attempt=1)
+        told.start("t1", "plan")
+        saving = asyncio.get_running_loop().create_task(journal.told("t1"))
+        await asyncio.sleep(0)
+        assert not saving.done()
+        assert journal.told_in("") == []
+        told.end("t1", "plan", {"a": 1})
+        await saving
+        assert (len(journal.saving("t1")), journal.told_in("")) == (1, ["t1"])
+        await journal.told("of a graph that the stream says nothing of")
+
+    asyncio.run(scenario())
+
+
+def test_a_cached_result_is_told_of_without_a_result_of_its_task() -> None:
+    told = Told("updates")
+    told.start("t1", "plan")
+    assert not told.translator.is_told("t1")
+    told.cached("plan", {"a": 1})
+    assert told.translator.is_told("t1")
 
 
 # -- the gate ---------------------------------------------------------------------------------------------------------
