@@ -3,6 +3,7 @@
 The format is WHATWG HTML, section 9.2.6. Both dialects: LF only, one `data:` line a frame, no `event:` line.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -12,6 +13,7 @@ Dialect = Literal["plain", "eventsource"]
 
 MEDIA_TYPE: Final = "text/event-stream"
 RETRY_MILLISECONDS: Final = 1000
+NO_WEIGHT: Final = re.compile(r"q=0(\.0*)?")
 
 # `: ping` without a blank line: with one, some clients see a message without data (fact 28)
 HEARTBEATS: Final[dict[Dialect, bytes]] = {"plain": b": ping\n\n", "eventsource": b": ping\n"}
@@ -19,8 +21,13 @@ HEARTBEATS: Final[dict[Dialect, bytes]] = {"plain": b": ping\n\n", "eventsource"
 
 def dialect_of(accept: str) -> Dialect:
     """The dialect for an `Accept` header: whoever names `text/event-stream` speaks SSE in full."""
-    kinds = (part.partition(";")[0].strip().lower() for part in accept.split(","))
-    return "eventsource" if MEDIA_TYPE in kinds else "plain"
+    return "eventsource" if any(names_sse(part) for part in accept.split(",")) else "plain"
+
+
+def names_sse(media_range: str) -> bool:
+    """Whether a part of an `Accept` header takes SSE; a weight of 0 says "not acceptable" (RFC 9110, 12.4.2)."""
+    kind, *parameters = (piece.strip().lower() for piece in media_range.split(";"))
+    return kind == MEDIA_TYPE and not any(NO_WEIGHT.fullmatch(parameter) for parameter in parameters)
 
 
 def encode(events: Sequence[Event], run_id: str, dialect: Dialect) -> bytes:

@@ -16,6 +16,11 @@ class View:
     subgraphs: bool = True
     tokens: TokenPolicy = field(default_factory=TokenPolicy)
 
+    @property
+    def recalls(self) -> bool:
+        """Whether a reader that begins in the middle needs what is before: see `Reading.recall`."""
+        return self.tokens.parses
+
     def select(self, events: Sequence[Event]) -> Sequence[Event]:
         if self.modes is None and self.subgraphs:
             return events
@@ -54,9 +59,18 @@ class Reading:
     def __init__(self, view: View) -> None:
         self._view = view
         self._tokens = TokenView(view.tokens)
+        self._is_past = False
+
+    def recall(self, events: Sequence[Event]) -> None:
+        """Note what the client has already, before anything is selected for it."""
+        self._tokens.select(self._view.select(events), now=0.0)
+        self._is_past = True
 
     def select(self, events: Sequence[Event], *, now: float, is_behind: bool) -> Sequence[Event]:
         """What to send of these events, at the monotonic time `now`. Without events: what has waited long enough."""
+        if self._is_past:
+            self._tokens.flush()
+            self._is_past = False
         if events:
             return self._tokens.select(self._view.select(events), now=now, is_behind=is_behind)
         due_at = self._tokens.due_at

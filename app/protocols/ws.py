@@ -51,6 +51,7 @@ class StartRun:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CancelRun:
     run_id: str
+    keep_partial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,8 +121,8 @@ def parse_message(envelope: Envelope) -> ClientMessage:
         case "start_run":
             return StartRun(body=payload)
         case "cancel_run":
-            check_fields(payload, "executionId")
-            return CancelRun(run_id=run_id_in(payload))
+            check_fields(payload, "executionId", "keep_partial")
+            return CancelRun(run_id=run_id_in(payload), keep_partial=keep_partial_in(payload))
         case "authenticate":
             check_fields(payload, "token")
             return Authenticate(token=token_in(payload))
@@ -142,7 +143,7 @@ def run_id_in(payload: Mapping[str, Any]) -> str:
     # a slash would be a piece of a key in the stores
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_LENGTH or "/" in value:
         raise Invalid("executionId is the id of a run.", loc=("payload", "executionId"))
-    return value
+    return value.lower()  # a UUID is the same in capitals
 
 
 def topics_in(payload: Mapping[str, Any]) -> frozenset[Topic]:
@@ -161,6 +162,14 @@ def after_in(payload: Mapping[str, Any]) -> int:
         return 0
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SEQ:
         raise Invalid("after is the seq of a frame, or 0.", loc=("payload", "after"))
+    return value
+
+
+def keep_partial_in(payload: Mapping[str, Any]) -> bool:
+    """Whether what was said so far is to stay in the thread; left out, no."""
+    value = payload.get("keep_partial", False)
+    if not isinstance(value, bool):
+        raise Invalid("keep_partial is true or false.", loc=("payload", "keep_partial"))
     return value
 
 

@@ -1,4 +1,4 @@
-"""What graph authors import: progress of long work, and events of their own, from any node, sync or async.
+"""What graph authors import: progress, events and tokens of their nodes, sync or async.
 
 It depends on LangGraph only, and does nothing where a graph runs without this server:
 
@@ -11,5 +11,6 @@ It depends on LangGraph only, and does nothing where a graph runs without this s
 
 from app.streaming.events import CallEvent, stream_events
 from app.streaming.progress import ProgressUpdate, progress, stream_progress, track
+from app.streaming.tokens import stream_tokens
 
-__all__ = ["CallEvent", "ProgressUpdate", "progress", "stream_events", "stream_progress", "track"]
+__all__ = ["CallEvent", "ProgressUpdate", "progress", "stream_events", "stream_progress", "stream_tokens", "track"]

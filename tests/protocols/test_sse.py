@@ -103,3 +103,13 @@ def test_who_names_event_streams_among_others_or_alone_speaks_the_full_dialect(a
 @pytest.mark.parametrize("accept", ["", "*/*", "text/*", "application/json", "text/event-streams", "text/html,*/*"])
 def test_who_does_not_name_event_streams_speaks_the_plain_dialect(accept: str) -> None:
     assert dialect_of(accept) == "plain"
+
+
+@pytest.mark.parametrize("weight", ["q=0", "Q=0.0", " q=0.000", "charset=utf-8; q=0"])
+def test_who_says_that_event_streams_are_not_acceptable_does_not_get_them(weight: str) -> None:
+    assert dialect_of(f"*/*, text/event-stream;{weight}") == "plain"
+
+
+@pytest.mark.parametrize("weight", ["q=0.1", "q=1", "q=0.001"])
+def test_a_weight_above_zero_is_no_refusal(weight: str) -> None:
+    assert dialect_of(f"*/*, text/event-stream;{weight}") == "eventsource"

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import Invalid
-from app.protocols.tokens import MAX_BATCH_CHARACTERS, MAX_PATTERN_LENGTH, TokenPolicy, TokenView, parse_policy
+from app.pattern import MAX_PATTERN_LENGTH
+from app.protocols.tokens import MAX_BATCH_CHARACTERS, TokenPolicy, TokenView, parse_policy
 from app.runs.event import Event, with_seq
 
 Frame = dict[str, Any]
@@ -231,6 +232,21 @@ def test_a_joined_frame_keeps_what_stands_beside_the_text() -> None:
     assert frame == {"event": "token", "ns": ["child:1"], "node": "n", "tags": ["t"], "data": data, "seq": 2}
 
 
+@pytest.mark.parametrize(
+    "other",
+    [token("b"), token(node="m"), token(index=1), token(ns=["child:1"])],
+    ids=["message", "node", "block", "subgraph"],
+)
+def test_nothing_is_joined_across_a_message_a_node_a_block_or_a_subgraph(other: Frame) -> None:
+    log = log_of([token(), token(), other, other, token()])
+    shown = read(log, parse_policy({"flush": {"count": 10}}))
+    assert [(event.seq, frame["data"]["content"]) for event, frame in zip(shown, frames(shown), strict=True)] == [
+        (2, "xx"),
+        (4, "xx"),
+        (5, "x"),
+    ]
+
+
 def test_a_joined_frame_holds_no_character_at_which_a_client_may_split_lines() -> None:
     (event,) = read(log_of([token(content=c) for c in "\u2028\u2029\u0085“"]), parse_policy({"flush": {"count": 4}}))
     assert not {"\u2028", "\u2029", "\u0085"} & set(event.text.decode())
@@ -281,6 +297,14 @@ def test_a_token_that_was_too_large_to_send_passes_by_itself_and_is_filtered_by_
     assert [event.seq for event in read(log, parse_policy({"nodes": ["m"]}))] == []
 
 
+@pytest.mark.parametrize("beside", [{"block": {"type": "image", "url": "u"}}, {"annotations": [{"url": "u"}]}])
+def test_a_block_that_is_no_text_and_a_citation_are_never_joined(beside: Frame) -> None:
+    log = log_of([token(), token(), token(content="", **beside), token(content="", **beside), token(), token()])
+    shown = read(log, parse_policy({"flush": {"count": 10}}))
+    assert [event.seq for event in shown] == [2, 3, 4, 6]
+    assert list(shown[1:3]) == log[2:4]
+
+
 @pytest.mark.parametrize(
     ("tokens", "passing"),
     [
@@ -309,9 +333,9 @@ def test_a_filter_leaves_out_whole_token_frames_and_no_others(tokens: dict[str, 
     assert "custom" in contents(read(log, parse_policy(tokens)))
 
 
-def test_a_pattern_that_would_search_for_ever_finds_nothing() -> None:
-    log = log_of([token(content="a" * 60 + "b"), token(content="aaa")])
-    assert contents(read(log, parse_policy({"pattern": "^(a|a)*$"}))) == ["aaa"]
+def test_a_pattern_finds_what_is_there_however_often_it_could_go_back() -> None:
+    log = log_of([token(content="a" * 60 + "b"), token(content="aaa"), token(content="a" * 60 + "c")])
+    assert contents(read(log, parse_policy({"pattern": "^(a|aa)+$|b"}))) == ["a" * 60 + "b", "aaa"]
 
 
 @pytest.mark.parametrize(
@@ -335,7 +359,12 @@ def test_a_pattern_that_would_search_for_ever_finds_nothing() -> None:
         ({"min_length": True}, "min_length"),
         ({"exclude_whitespace": 1}, "exclude_whitespace"),
         ({"in_state": "yes"}, "in_state"),
+        ({"parsed": 1}, "parsed"),
         ({"pattern": "("}, "pattern"),
+        ({"pattern": "(?=a)"}, "pattern"),
+        ({"pattern": r"(a)\1"}, "pattern"),
+        ({"pattern": r"(?:\pL{9}){9}"}, "pattern"),
+        ({"pattern": "\ud800"}, "pattern"),
         ({"pattern": 1}, "pattern"),
         ({"pattern": "x" * (MAX_PATTERN_LENGTH + 1)}, "pattern"),
     ],
@@ -348,3 +377,19 @@ def test_what_is_no_policy_is_refused_and_the_field_is_named(tokens: Any, named:
 
 def test_a_policy_that_says_nothing_sends_each_token() -> None:
     assert parse_policy(None) == parse_policy({}) == parse_policy({"flush": "each", "in_state": True}) == TokenPolicy()
+
+
+# -- what authors say of their nodes ----------------------------------------------------------------------------------
+
+
+def test_what_a_node_says_is_sent_as_its_author_said_and_other_nodes_as_ever() -> None:
+    log = log_of([token(content=c) for c in "abc"] + [token("b", c, node="m") for c in "de"])
+    policy = parse_policy(None, defaults={"n": {"flush": {"count": 2}, "exclude_whitespace": True}})
+    assert contents(read(log, policy)) == ["ab", "c", "d", "e"]
+
+
+def test_what_a_client_asks_for_wins_field_by_field() -> None:
+    log = log_of([token(content=c) for c in "a b"])
+    defaults = {"n": {"flush": {"count": 3}, "exclude_whitespace": True}}
+    assert contents(read(log, parse_policy({"flush": "each"}, defaults=defaults))) == ["a", "b"]
+    assert contents(read(log, parse_policy({"exclude_whitespace": False}, defaults=defaults))) == ["a b"]

@@ -28,12 +28,13 @@ def block(language: str, text: str) -> Block:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graphs of the page, and the example graphs, under one langgraph.json."""
     folder = tmp_path_factory.mktemp("page")
-    for name, text in (("library", "class Library"), ("question", "class Question"), ("support", "class Support")):
+    for name in ("library", "question", "support", "letter"):
+        text = f"class {name.capitalize()}"
         (folder / f"{name}.py").write_text(block("python", text).text)
     document = json.loads(block("json", "expose_nodes").text)
     for name, entry in json.loads((ROOT / "langgraph.json").read_text())["graphs"].items():
         document["graphs"][name] = {**entry, "path": entry["path"].replace("./", f"{ROOT}/", 1)}
-    for name in ("library", "question"):
+    for name in ("library", "question", "letter"):
         document["graphs"][name] = f"./{name}.py:graph"
     path = folder / "langgraph.json"
     path.write_text(json.dumps(document))
@@ -79,6 +80,26 @@ def test_tokens_are_joined_by_time_and_filtered_by_node(server: RunningServer) -
     assert {frame["node"] for frame in tokens} == {"planner"}
     assert all(frame["data"]["content"].strip() or frame["data"]["content"] == "" for frame in tokens)
     assert len({frame["node"] for frame in frames if frame["event"] == "node"}) > 1
+
+
+def test_the_arguments_of_a_tool_are_shown_before_they_are_complete(server: RunningServer) -> None:
+    frames = stream_of(server, '"parsed": true')
+    deltas = [frame for frame in frames if frame["event"] == "tool_call_delta" and "parsed" in frame["data"]]
+    example = json.loads(block("json", "tool_call_delta").text)
+    assert {*deltas[-1]} == {*example, "ns"}
+    assert deltas[-1]["data"].keys() == example["data"].keys()
+    (call,) = (frame for frame in frames if frame["event"] == "tool_call")
+    assert deltas[-1]["data"]["parsed"] == call["data"]["args"]
+    seen = [frame["data"]["parsed"].get("expression", "") for frame in deltas]
+    assert len(set(seen)) > 2
+    assert all(call["data"]["args"]["expression"].startswith(text) for text in seen)
+
+
+def test_a_nodes_tokens_are_sent_as_the_page_says(client: httpx.Client) -> None:
+    frames = run(client, graph="letter", message="hello")
+    page = client.get(f"/runs/{frames[0]['run_id']}/events", params={"limit": 5000}).json()["events"]
+    assert events(page).count("token") > events(frames).count("token") > 0
+    assert spoken(frames) == spoken(page)
 
 
 @pytest.mark.parametrize("script", ["mirror.js", "immer_mirror.js"])
@@ -198,5 +219,5 @@ def test_a_cancel_of_the_page_keeps_what_was_said(server: RunningServer, client:
 def test_nothing_on_the_page_is_left_untried() -> None:
     """A block of another language, or one more of these, wants a test here; Python runs in tests/docs too."""
     counted = {language: len(blocks(PAGE, language)) for language in ("sh", "js", "json", "python")}
-    assert counted == {"sh": 3, "js": 4, "json": 2, "python": 3}
+    assert counted == {"sh": 4, "js": 4, "json": 3, "python": 4}
     assert len(blocks(PAGE)) == sum(counted.values())

@@ -114,7 +114,6 @@ def test_a_reader_beside_those_that_stall_has_the_whole_run_before_any_of_them_w
     assert "".join(stalled.heard) == TEXT
 
 
-@pytest.mark.xfail(strict=True, reason="only a reader that wakes before the run has ended gets its backlog joined")
 def test_a_reader_that_wakes_gets_its_backlog_in_far_fewer_frames(stalled: Burst) -> None:
     assert "".join(stalled.caught_up) == TEXT
     # what the sockets took in before they were full are single tokens: some 4 MB

@@ -8,6 +8,7 @@ from langchain_core.callbacks import adispatch_custom_event
 from langchain_core.callbacks.manager import AsyncCallbackManagerForLLMRun
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.runnables import RunnableLambda
 from langgraph.config import get_stream_writer
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
@@ -15,7 +16,7 @@ from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
-from app.streaming import CallEvent, progress, stream_events, stream_progress, track
+from app.streaming import CallEvent, progress, stream_events, stream_progress, stream_tokens, track
 from tests.project.graphs import Chat, Mute, Speaker, Steps, pass_gate, trace
 
 # -- words that stop in the middle of a message, or after it ----------------------------------------------------------
@@ -184,12 +185,22 @@ async def work_milestones(state: Steps) -> Steps:
     return {"log": ["milestones"]}
 
 
+async def work_without_total(state: Steps) -> Steps:
+    for number in range(1000):
+        progress(number)
+    if state.get("answer") == "fail":
+        raise ValueError("after all that")
+    return {"log": ["counted"]}
+
+
 works = (
     StateGraph(Steps)
+    .add_node("counted", work_without_total)
     .add_node("sync", work_sync)
     .add_node("async", work_async)
     .add_node("milestones", work_milestones)
-    .add_edge(START, "sync")
+    .add_edge(START, "counted")
+    .add_edge("counted", "sync")
     .add_edge("sync", "async")
     .add_edge("async", "milestones")
     .add_edge("milestones", END)
@@ -236,8 +247,17 @@ class Guarded(TypedDict, total=False):
     hushed: Annotated[list[BaseMessage], add_messages]
 
 
+async def think_aloud(text: str) -> str:
+    """What runs inside a node under a tag of its own."""
+    get_stream_writer()(f"{text} writing")
+    progress(1, 2, message=f"{text} step")
+    await adispatch_custom_event("thought", f"{text} event")
+    return text
+
+
 async def shown(state: Guarded) -> dict[str, Any]:
     get_stream_writer()("hello")
+    await RunnableLambda(think_aloud).with_config(tags=["internal"]).ainvoke("SECRET")
     progress(1, 2, message="going")
     hidden = Speaker(words=["SECRET ", "thought"]).with_config(tags=["internal"])
     unstreamed = Speaker(words=["SECRET ", "whisper"]).with_config(tags=["internal", "nostream"])
@@ -270,6 +290,8 @@ async def below(state: Guarded) -> dict[str, Any]:
 
 async def visible_below(state: Guarded) -> dict[str, Any]:
     get_stream_writer()("from below")
+    if state.get("then") == "ask below":
+        interrupt("a question from below")
     return {"notes": ["visible"], "internal": [ToolMessage("SECRET result", tool_call_id="c2", name="secret")]}
 
 
@@ -341,6 +363,22 @@ async def hush(state: Chat) -> Chat:
     model = Speaker(words=["not ", "streamed"]).with_config(tags=["nostream"])
     return {"messages": [await model.ainvoke("go")]}
 
+
+class Switched(Speaker):
+    """A model with the switch that several providers' classes have."""
+
+    streaming: bool = True
+
+
+def switched(model: Speaker) -> Any:
+    async def node(state: Chat) -> Chat:
+        return {"messages": [await model.ainvoke("go")]}
+
+    return StateGraph(Chat).add_node("say", node).add_edge(START, "say").add_edge("say", END).compile()
+
+
+unstreamed = switched(Switched(words=["not ", "streamed"], streaming=False))
+disabled = switched(Speaker(words=["not ", "streamed"], disable_streaming=True))
 
 hushes = StateGraph(Chat).add_node("hush", hush).add_edge(START, "hush").add_edge("hush", END).compile()
 
@@ -444,6 +482,23 @@ only_branches = (
 )
 
 
+async def speak_and_protest(state: Talk) -> dict[str, Any]:
+    """Has much to say when it is stopped."""
+    write = get_stream_writer()
+    try:
+        words = [f"word{n} " for n in range(300)]
+        return {"messages": [await Speaker(words=words, delay_seconds=0.05).ainvoke("go")]}
+    finally:
+        for number in range(200):
+            write(number)
+            await asyncio.sleep(0)
+
+
+protests = (
+    StateGraph(Talk).add_node("speak", speak_and_protest).add_edge(START, "speak").add_edge("speak", END).compile()
+)
+
+
 class Plain(TypedDict, total=False):
     messages: list[BaseMessage]
 
@@ -455,3 +510,50 @@ async def speak_plain(state: Plain) -> dict[str, Any]:
 
 # its messages have no reducer
 plain_list = StateGraph(Plain).add_node("speak", speak_plain).add_edge(START, "speak").add_edge("speak", END).compile()
+
+
+# -- what is no text, and structured text; how their authors want it sent ---------------------------------------------
+
+FORM = ['{"title": "A bo', 'at", "tags": ["sea"', ', "wind"], "year"', ": 19", "60}"]
+PICTURE = {"type": "image", "base64": "aGk=", "mime_type": "image/png", "index": 1}
+CITED = {"type": "text", "text": "", "annotations": [{"type": "citation", "url": "https://example.org"}], "index": 0}
+
+
+class Painter(Speaker):
+    """Says a word, cites its source, and shows a picture."""
+
+    def _chunks(self) -> Any:
+        text = {"type": "text", "text": "look ", "index": 0}
+        contents: list[list[Any]] = [[text], [text], [CITED], [PICTURE], [{**text, "text": "there", "index": 2}]]
+        for number, content in enumerate(contents, 1):
+            end = {"chunk_position": "last"} if number == len(contents) else {}
+            yield ChatGenerationChunk(message=AIMessageChunk(content=content, id=self.message_id, **end))
+
+
+async def paint(state: Chat) -> Chat:
+    return {"messages": [await Painter(words=[], message_id="painted").ainvoke("go")]}
+
+
+@stream_tokens(format="structured", flush={"count": 2})
+async def fill_in(state: Chat) -> Chat:
+    return {"messages": [await Speaker(words=FORM, message_id="form").ainvoke("go")]}
+
+
+@stream_tokens(exclude_whitespace=True, flush={"count": 3})
+@stream_events(filter=lambda event: False)
+async def remark(state: Chat) -> Chat:
+    return {"messages": [await Speaker(words=["a ", "b ", " ", "c "], message_id="remark").ainvoke("go")]}
+
+
+authored = (
+    StateGraph(Chat)
+    .add_node("paint", paint)
+    .add_node("fill_in", fill_in)
+    .add_node("remark", remark)
+    .add_edge(START, "paint")
+    .add_edge("paint", "fill_in")
+    .add_edge("fill_in", "remark")
+    .add_edge("remark", END)
+    .compile()
+)
+authored_below = StateGraph(Chat).add_node("child", authored).add_edge(START, "child").add_edge("child", END).compile()
