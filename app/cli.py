@@ -1,4 +1,4 @@
-"""The command line: `runstream serve` and `runstream graphs`; `python -m app` is the same."""
+"""The command line: `runstream serve`, `runstream graphs`, `runstream backup`; `python -m app` is the same."""
 
 import argparse
 import asyncio
@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, get_args
@@ -15,7 +16,9 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 
+from app.api.protocol import PatientProtocol
 from app.errors import ConfigInvalid
+from app.log import set_up_logging
 from app.settings import LogLevel, Settings
 
 if TYPE_CHECKING:
@@ -24,15 +27,33 @@ if TYPE_CHECKING:
 # streams are broken off at once when the process stops; a client that reads nothing would keep its connection open
 CLOSE_SECONDS = 3
 LEAVE_SECONDS = 1.0
+RELOAD_GRACE_SECONDS = 0.3
+
+OWN_OPTIONS = frozenset({"command", "target", "reload"})  # those that are no settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, or 1 with a sentence on standard error."""
     options = parser().parse_args(arguments)
-    given = {k: v for k, v in vars(options).items() if k != "command" and v is not None}
+    given = {k: v for k, v in vars(options).items() if k not in OWN_OPTIONS and v is not None}
+    return said_when_invalid(lambda: run(options, given))
+
+
+def run(options: argparse.Namespace, given: Mapping[str, Any]) -> int:
+    settings = Settings(**given)
+    match options.command:
+        case "serve":
+            return reload(settings, given) if options.reload else serve(settings)
+        case "backup":
+            return backup(settings, options.target)
+        case _:
+            return graphs(settings)
+
+
+def said_when_invalid(work: Callable[[], int]) -> int:
+    """What `work` returns, or 1 with a sentence on standard error."""
     try:
-        settings = Settings(**given)
-        return serve(settings) if options.command == "serve" else graphs(settings)
+        return work()
     except ValidationError as error:
         for found in error.errors():
             name = "_".join(str(part) for part in found["loc"]).upper()
@@ -51,8 +72,12 @@ def parser() -> argparse.ArgumentParser:
     serving.add_argument("--port", type=int, help="the port to listen on (8000); 0 takes a free one")
     serving.add_argument("--data-dir", type=Path, dest="data_dir", help="where data is kept (./data)")
     serving.add_argument("--log-level", dest="log_level", choices=get_args(LogLevel), help="how much is logged")
+    serving.add_argument("--reload", action="store_true", help="start anew when a file changes; for development")
     listing = subcommands.add_parser("graphs", help="list the graphs, and say what is wrong with them")
     listing.add_argument("--config", type=Path, help="LangGraph's own file (langgraph.json)")
+    copying = subcommands.add_parser("backup", help="copy the data of a server, which may be running")
+    copying.add_argument("--data-dir", type=Path, dest="data_dir", help="where data is kept (./data)")
+    copying.add_argument("target", type=Path, help="a directory that is new or empty")
     return commands
 
 
@@ -62,17 +87,54 @@ def say(text: str, stream: Any = None) -> None:
 
 
 def serve(settings: Settings) -> int:
+    return serve_on(listen(settings), settings)
+
+
+def reload(settings: Settings, given: Mapping[str, Any]) -> int:
+    """Serve, and start anew when a file of the project changes. `given` are the settings of the command line."""
+    from app import main as imported_once  # noqa: F401
+    from app.engine.manifest import read_manifest
+    from app.reload import Filter, Reloader, inherited
+
+    def serve_anew(listener: socket.socket) -> int:
+        return said_when_invalid(lambda: serve_on(listener, hurried(Settings(**given))))
+
+    folder = settings.config.resolve().parent
+    env = Path(".env")
+    watched = Filter([settings.config, env, folder / env], without=settings.data_dir)
+    dependencies = [folder / name for name in read_manifest(settings.config).dependencies]
+    directories = [folder, *(path for path in dependencies if path.is_dir())]
+    listener = inherited() or listen(settings)
+    return Reloader(serve_anew, listener, directories=directories, watch_filter=watched, say=say).run()
+
+
+def hurried(settings: Settings) -> Settings:
+    """Whoever has just saved a file does not want to wait for nodes that have time."""
+    graces = {
+        "shutdown_grace_seconds": min(settings.shutdown_grace_seconds, RELOAD_GRACE_SECONDS),
+        "stop_seconds": min(settings.stop_seconds, RELOAD_GRACE_SECONDS),
+    }
+    return settings.model_copy(update=graces)
+
+
+def serve_on(listener: socket.socket, settings: Settings) -> int:
     from app.main import create_app
 
-    listener = listen(settings)
     app = create_app(settings)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    set_up_logging(settings.log_level, settings.log_format)
     logging.getLogger("uvicorn.error").addFilter(is_no_break_off)
     config = uvicorn.Config(
         app,
+        log_config=None,  # its lines are like ours
         log_level=settings.log_level,
         access_log=False,
+        server_header=False,
         lifespan="off",  # the server opens it
+        http=partial(  # type: ignore[arg-type]
+            PatientProtocol,
+            header_seconds=settings.header_timeout_seconds,
+            on_refused=lambda code: app.state.context.refused(code),
+        ),
         timeout_graceful_shutdown=CLOSE_SECONDS,
         ws_max_size=2 * settings.max_body_bytes,  # up to there it is an error message, beyond it the end
     )
@@ -144,10 +206,12 @@ class Server(uvicorn.Server):
             say(f"Runstream listens on http://{shown}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Connections close before the lifespan ends; what memory held is gone then, and its readers are to hear it."""
-        context = self._context
-        if context is not None and not context.runs.is_durable:
-            await context.runs.drain()
+        """Runs come to an edge first: until then whoever asks is told 503, and what memory held can be read.
+
+        uvicorn closes its listener and all connections before the lifespan ends.
+        """
+        if self._context is not None:
+            await self._context.runs.drain()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -173,6 +237,16 @@ class Server(uvicorn.Server):
 def is_no_break_off(record: logging.LogRecord) -> bool:
     """A stream that is broken off on purpose is no error of the application."""
     return not record.getMessage().startswith("ASGI callable returned without completing response")
+
+
+def backup(settings: Settings, target: Path) -> int:
+    from app.storage.backup import back_up
+
+    if settings.database_url:
+        raise ConfigInvalid("A backup is made of a data directory, and RUNSTREAM_DATABASE_URL names none.")
+    back_up(settings.data_dir, target)
+    say(f"Copied {settings.data_dir} to {target}")
+    return 0
 
 
 def graphs(settings: Settings) -> int:

@@ -7,36 +7,55 @@ settings ─▶ store ──────────────┐
 
 import asyncio
 import logging
+import secrets
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 
+import anyio
 from fastapi import FastAPI
-from prometheus_client import CollectorRegistry, Gauge
+from opentelemetry.trace import TracerProvider, get_tracer_provider
 from starlette.middleware.cors import CORSMiddleware
 
-from app.api import follow, graph, health, playground, run, thread, ws
+from app.api import follow, graph, health, page, run, thread, token, ws
+from app.api.access import AccessControl, Door
 from app.api.context import Context
+from app.api.host import HostCheck
 from app.api.limit import BodyLimit
 from app.api.problem import add_problem_handlers
-from app.api.stream import Streams
+from app.api.stream import StreamLimits, Streams
+from app.auth.authenticator import Authenticator
+from app.auth.hook import hook_of
+from app.auth.jwt import Jwts, open_keys
+from app.auth.rate import RateLimit
+from app.auth.stream_token import SECRET_BYTES, StreamTokens, kept_secret
 from app.engine import require_strict_msgpack
 from app.engine.checkpoints import Checkpoints, FileBackend, MemoryBackend, set_up
+from app.engine.culprit import who_runs
 from app.engine.engine import GraphEngine
 from app.engine.execution import ExecutionLimits
 from app.engine.node_threads import NodeThreads, any_stuck, contain_exits
 from app.engine.registry import Registry
 from app.engine.thread_states import GraphThreadStates
 from app.errors import ConfigInvalid
+from app.metrics import Metrics
 from app.runs.executor import ExecutorLimits, RunExecutor
+from app.runs.lease import LeaseKeeper
+from app.runs.log import LogLimits
+from app.runs.model import Admission
+from app.runs.retention import Retention, RetentionPolicy
 from app.runs.service import RunService
 from app.runs.store import Store
 from app.runs.threads import ThreadService
+from app.runs.trace import Tracing
+from app.runs.watchdog import LoopWatchdog
 from app.settings import Settings
+from app.storage.backup import CHECKPOINTS_NAME
 from app.storage.memory import MemoryStore
 from app.storage.sqlite import SqliteStore
 from app.storage.writer import SqliteWriter
+from app.tracing import OpenTelemetryTracing, RequestSpans
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +68,21 @@ ALLOWED_HEADERS = (
     "idempotency-key",
     "cache-control",
 )
+STREAM_KEY_NAME = "stream-token.key"
 EXPOSED_HEADERS = ("location", "content-location", "retry-after")
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application. Nothing is opened before its lifespan starts; two of them can live in one process."""
+def create_app(settings: Settings | None = None, *, tracer_provider: TracerProvider | None = None) -> FastAPI:
+    """The application. Nothing is opened before its lifespan starts; two of them can live in one process.
+
+    Spans go to `tracer_provider`, or to the process's own where one is set up.
+    """
     settings = settings or Settings()
+    tracer = (tracer_provider or get_tracer_provider()).get_tracer("runstream", version("runstream"))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_context(settings) as context:
+        async with open_context(settings, OpenTelemetryTracing(tracer)) as context:
             app.state.context = context
             yield
 
@@ -67,9 +91,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=version("runstream"),
         summary="LangGraph graphs over HTTP, streamed from one durable log.",
         lifespan=lifespan,
+        docs_url=None,  # they load their scripts from another server
+        redoc_url=None,
+        telemetry={"tracing": False, "logs": False},  # they have the query, and what exceptions say
     )
     add_problem_handlers(app)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
+    app.add_middleware(AccessControl)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -78,13 +106,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             allow_headers=list(ALLOWED_HEADERS),
             expose_headers=list(EXPOSED_HEADERS),
         )
-    for module in (run, follow, thread, graph, health, playground, ws):
+    if settings.allowed_hosts or settings.is_on_loopback:
+        app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
+    app.add_middleware(RequestSpans, tracer=tracer)
+    for module in (token, run, follow, thread, graph, health, page, ws):
         app.include_router(module.router)
     return app
 
 
 @asynccontextmanager
-async def open_context(settings: Settings) -> AsyncIterator[Context]:
+async def open_context(settings: Settings, tracing: Tracing | None = None) -> AsyncIterator[Context]:
     """Open everything, in order, and close it in the opposite one."""
     require_strict_msgpack()
     async with AsyncExitStack() as stack:
@@ -93,17 +124,70 @@ async def open_context(settings: Settings) -> AsyncIterator[Context]:
         asyncio.get_running_loop().set_default_executor(threads)
         asyncio.get_running_loop().set_task_factory(contain_exits)  # type: ignore[arg-type]  # it takes `context`, too
         registry = await asyncio.to_thread(Registry.load, settings.config)
+        authenticator = await asyncio.to_thread(open_authenticator, settings, registry)
+        check_exposure(settings, authenticator)
         store = await open_store(settings)
         stack.push_async_callback(store.aclose)
         checkpoints = await open_checkpoints(settings)
         stack.push_async_callback(checkpoints.aclose)
-        context = compose(settings, registry, store, checkpoints)
+        metrics = Metrics()
+        metrics.gauge("waiting_nodes", "Nodes that wait for a thread.", lambda: threads.waiting)
+        await stack.enter_async_context(
+            LoopWatchdog(
+                blocked_seconds=settings.blocked_loop_seconds,
+                who_runs=who_runs,
+                on_lag=metrics.loop_lagged,
+                on_blocked=metrics.loop_blocked,
+            )
+        )
+        context = compose(settings, registry, store, checkpoints, authenticator, metrics, tracing)
+        stack.callback(keep_leases(context.runs, store, settings).close)  # until the drain has ended
         stack.push_async_callback(context.runs.drain)
         await context.graphs.check()
         await context.runs.take_up()
+        context.runs.sweep(seconds=settings.lease_seconds)
+        await stack.enter_async_context(sweeping(make_retention(settings, registry, store, context.threads)))
         context.is_ready = True
         yield context
         begin_drain(context)
+
+
+def open_authenticator(settings: Settings, registry: Registry) -> Authenticator:
+    """Runs the user's file where there is one. Raises ConfigInvalid."""
+    jwt, source = settings.jwt, settings.auth or registry.auth
+    return Authenticator(
+        keys=settings.api_keys,
+        jwts=Jwts(open_keys(jwt.jwks), issuer=jwt.issuer, audience=jwt.audience) if jwt.jwks else None,
+        hook=hook_of(registry.load_other(source), source) if source else None,
+    )
+
+
+def stream_secret(settings: Settings) -> bytes:
+    """Raises ConfigInvalid."""
+    if secret := settings.stream_token_secret.get_secret_value():
+        return secret.encode()
+    return (
+        secrets.token_bytes(SECRET_BYTES) if settings.is_in_memory else kept_secret(settings.data_dir / STREAM_KEY_NAME)
+    )
+
+
+def check_exposure(settings: Settings, authenticator: Authenticator) -> None:
+    """Raise ConfigInvalid for a server that other machines reach and that asks nobody who they are."""
+    if authenticator.is_open and not settings.is_on_loopback and not settings.allow_anonymous:
+        raise ConfigInvalid(
+            f"On {settings.host} everybody who reaches this machine could read and run everything: set "
+            "RUNSTREAM_API_KEYS or another way to say who asks (docs/security.md), listen on 127.0.0.1, or say "
+            "RUNSTREAM_ALLOW_ANONYMOUS=true."
+        )
+
+
+@asynccontextmanager
+async def sweeping(retention: Retention) -> AsyncIterator[None]:
+    """What is old is deleted meanwhile; at the end the step under way is waited for."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(retention.run)
+        yield
+        retention.stop()
 
 
 def begin_drain(context: Context) -> None:
@@ -122,6 +206,17 @@ def has_stuck_nodes() -> bool:
     return any_stuck()
 
 
+def keep_leases(runs: RunService, store: Store, settings: Settings) -> LeaseKeeper:
+    keeper = LeaseKeeper(
+        runs.leases,
+        store.renew_now,
+        lease_seconds=settings.lease_seconds,
+        stuck_seconds=settings.stuck_loop_seconds,
+    )
+    keeper.start()
+    return keeper
+
+
 async def open_store(settings: Settings) -> Store:
     if settings.is_in_memory:
         return MemoryStore()
@@ -133,11 +228,30 @@ async def open_store(settings: Settings) -> Store:
 async def open_checkpoints(settings: Settings) -> Checkpoints:
     if settings.is_in_memory:
         return Checkpoints(MemoryBackend())
-    path = settings.data_dir / "checkpoints.sqlite"
+    path = settings.data_dir / CHECKPOINTS_NAME
     return Checkpoints(FileBackend(path, await SqliteWriter.open(path, setup=set_up)))
 
 
-def compose(settings: Settings, registry: Registry, store: Store, checkpoints: Checkpoints) -> Context:
+def make_retention(settings: Settings, registry: Registry, store: Store, threads: ThreadService) -> Retention:
+    policy = RetentionPolicy(
+        run_seconds=settings.retention_seconds,
+        row_seconds=settings.row_retention_seconds,
+        thread_seconds=settings.thread_ttl_seconds or registry.thread_ttl_seconds,
+        paused_thread_seconds=settings.paused_thread_ttl_seconds,
+        newest_checkpoints=settings.keep_checkpoints,
+    )
+    return Retention(store, threads, policy)
+
+
+def compose(
+    settings: Settings,
+    registry: Registry,
+    store: Store,
+    checkpoints: Checkpoints,
+    authenticator: Authenticator,
+    metrics: Metrics,
+    tracing: Tracing | None = None,
+) -> Context:
     execution_limits = ExecutionLimits(
         max_recursion_limit=settings.max_recursion_limit,
         max_frame_bytes=settings.max_frame_bytes,
@@ -149,29 +263,50 @@ def compose(settings: Settings, registry: Registry, store: Store, checkpoints: C
         idle_timeout_seconds=settings.idle_timeout_seconds,
         stop_seconds=settings.stop_seconds,
         shutdown_grace_seconds=settings.shutdown_grace_seconds,
+        log=LogLimits(
+            max_events=settings.max_run_events,
+            max_bytes=settings.max_run_bytes,
+            max_waiting_bytes=settings.max_waiting_bytes,
+        ),
     )
     worker = str(uuid.uuid4())
-    engine = GraphEngine(registry, checkpoints, execution_limits)
-    executor = RunExecutor(store, engine, executor_limits, durable=not settings.is_in_memory)
-    runs = RunService(store, engine, executor, worker=worker, max_concurrent_runs=settings.max_concurrent_runs)
-    streams = Streams()
+    engine = GraphEngine(registry, checkpoints, execution_limits, tracing)
+    executor = RunExecutor(
+        store, engine, executor_limits, durable=not settings.is_in_memory, observer=metrics, tracing=tracing
+    )
+    admission = Admission(max_active=settings.max_concurrent_runs, max_active_of_owner=settings.max_runs_per_owner)
+    runs = RunService(store, engine, executor, worker=worker, admission=admission, tracing=tracing)
+    stream_limits = StreamLimits(
+        max_streams=settings.max_streams,
+        max_streams_per_owner=settings.max_streams_per_owner,
+        max_stream_seconds=settings.max_stream_seconds,
+    )
+    streams = Streams(stream_limits)
+    add_gauges(metrics, executor, runs, streams)
     return Context(
         runs=runs,
-        threads=ThreadService(store, GraphThreadStates(engine, checkpoints), worker=worker),
+        threads=ThreadService(store, GraphThreadStates(engine, checkpoints), worker=worker, when_free=runs.take_turn),
         graphs=engine,
         store=store,
         streams=streams,
+        access=Door(
+            authenticator=authenticator,
+            stream_tokens=StreamTokens(stream_secret(settings), seconds=settings.stream_token_seconds),
+            rate_limit=RateLimit(settings.rate_limit) if settings.rate_limit else None,
+            metrics_token=settings.metrics_token.get_secret_value(),
+            recheck_seconds=settings.auth_recheck_seconds,
+            socket_seconds=settings.socket_auth_seconds,
+        ),
         heartbeat_seconds=settings.heartbeat_seconds,
         max_body_bytes=settings.max_body_bytes,
         allowed_origins=frozenset(settings.cors_origins),
-        metrics=make_metrics(executor, streams),
+        metrics=metrics.registry,
+        refused=metrics.refused,
     )
 
 
-def make_metrics(executor: RunExecutor, streams: Streams) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    active = Gauge("runstream_active_runs", "Runs that this process works on.", registry=registry)
-    active.set_function(lambda: executor.active_count)
-    open_streams = Gauge("runstream_open_streams", "Streams that are open.", registry=registry)
-    open_streams.set_function(lambda: streams.count)
-    return registry
+def add_gauges(metrics: Metrics, executor: RunExecutor, runs: RunService, streams: Streams) -> None:
+    metrics.gauge("active_runs", "Runs that this process works on.", lambda: executor.active_count)
+    metrics.gauge("open_streams", "Streams that are open.", lambda: streams.count)
+    metrics.gauge("reader_lag_events", "How far the slowest reader is behind.", lambda: max(runs.lags(), default=0))
+    metrics.gauge("readers", "Readers of runs that this process works on.", lambda: len(runs.lags()))

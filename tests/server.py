@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import signal
-import subprocess
-import sys
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,15 +12,21 @@ from typing import Any
 
 import httpx
 
+from tests.forked import fork_server
+
 ROOT = Path(__file__).parent.parent
 PROJECT = ROOT / "tests" / "project" / "langgraph.json"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
+LISTENS = re.compile(r"^Runstream listens on (\S+)$", re.MULTILINE)
 
 Frame = dict[str, Any]
 
 
 class RunningServer:
-    """`runstream serve` as a user would start it. `trace` holds a line for each node that ran (tests/project)."""
+    """`runstream serve`, forked off a process that has imported everything (tests/forked.py).
+
+    `trace` holds a line for each node that ran (tests/project).
+    """
 
     def __init__(
         self,
@@ -35,41 +39,28 @@ class RunningServer:
         self.data_dir = data_dir
         self.trace_path = data_dir.with_suffix(".trace")
         self.trace_path.touch()
-        command = [sys.executable, "-m", "app", "serve", "--port", "0", "--config", str(config)]
-        self.process = subprocess.Popen(
-            [*command, "--data-dir", str(data_dir), *arguments],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "RUNSTREAM_TEST_TRACE": str(self.trace_path),
-                "SCRIPTED_DELAY_SECONDS": "0",
-                **(env or {}),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.output: list[str] = []
-        self._listening = threading.Event()
-        self.url = ""
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        if not self._listening.wait(START_SECONDS) or not self.url:
-            self.kill()
-            raise AssertionError("the server does not listen:\n" + "".join(self.output))
+        self._output = data_dir.with_suffix(".output")
+        self._output.touch()
+        options = ["--port", "0", "--config", str(config), "--data-dir", str(data_dir), *arguments]
+        trace = {"RUNSTREAM_TEST_TRACE": str(self.trace_path), "SCRIPTED_DELAY_SECONDS": "0"}
+        self._begins_at = len(self._output.read_bytes())
+        self.process = fork_server(options, {**os.environ, **trace, **(env or {})}, self._output)
+        self.url = self._wait_for_url()
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.output.append(line)
-            if line.startswith("Runstream listens on "):
-                self.url = line.split()[-1]
-                self._listening.set()
-        self._listening.set()
+    def _wait_for_url(self) -> str:
+        wait_until(lambda: LISTENS.search(self.log) or not self.process.is_alive(), "it listens", START_SECONDS)
+        found = LISTENS.search(self.log)
+        assert found, f"the server does not listen:\n{self.log}"
+        return found[1]
 
     @property
     def log(self) -> str:
-        return "".join(self.output)
+        return self._output.read_bytes()[self._begins_at :].decode()
+
+    @property
+    def process_id(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
     @property
     def port(self) -> int:
@@ -88,22 +79,19 @@ class RunningServer:
 
     def stop(self) -> int:
         """SIGTERM, as an operator would; the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self._ended()
+        self.process.terminate()
+        return self.ended()
 
     def kill(self) -> int:
         """SIGKILL: what a crash is."""
-        if self.process.poll() is None:
-            self.process.kill()
-        return self._ended()
+        self.process.kill()
+        return self.ended()
 
-    def _ended(self) -> int:
-        code = self.process.wait(timeout=90)
-        self._reader.join(timeout=10)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return code
+    def ended(self, seconds: float = 90.0) -> int:
+        """The exit code, once it has ended; minus the signal's number when one ended it."""
+        self.process.join(seconds)
+        assert self.process.exitcode is not None, f"it does not end:\n{self.log}"
+        return self.process.exitcode
 
 
 @contextlib.contextmanager

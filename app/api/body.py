@@ -43,6 +43,10 @@ ACTIONS: Final = ("message", "input", "resume", "command")
 MAX_DEPTH: Final = 200
 
 
+# langgraph_auth_user and its like tell a graph who asks: nobody says that of himself
+RESERVED: Final = ("checkpoint_", "__", "langgraph_auth_")
+
+
 def not_dots(value: str) -> str:
     if value in (".", ".."):
         raise PydanticCustomError("thread_id", "A thread id is not . or ..")
@@ -134,7 +138,7 @@ class RunBody(BaseModel):
         for key, value in (self.config.configurable if self.config else {}).items():
             if key == "thread_id" and value == self.thread_id:
                 continue
-            if key == "thread_id" or key.startswith(("checkpoint_", "__")):
+            if key == "thread_id" or key.startswith(RESERVED):
                 raise PydanticCustomError("configurable", "{key} is not for clients to set.", {"key": key})
         return self
 
@@ -166,10 +170,6 @@ class RunBody(BaseModel):
         """Raises Invalid and NotSupported for what the fields alone do not tell."""
         modes = self.modes(default_modes)
         parse_policy(self.tokens)
-        if self.multitask_strategy != "reject":
-            raise NotSupported(
-                f"multitask_strategy {self.multitask_strategy!r} is not built yet.", loc=("body", "multitask_strategy")
-            )
         return RunRequest(
             owner=owner,
             action=self.action(),
@@ -213,7 +213,7 @@ async def read_json(request: Request) -> Any:
         raise UnsupportedMediaType("Send the body as JSON, with Content-Type: application/json.")
     body = await request.body()
     try:
-        value = orjson.loads(body) if body.strip() else {}
+        value = orjson.loads(body) if body else {}
     except orjson.JSONDecodeError:
         raise Invalid("The body is not JSON.") from None
     check_depth(value)

@@ -4,13 +4,13 @@ import orjson
 from fastapi import APIRouter, Response
 
 from app.api.context import ContextDep
-from app.api.example import PROBLEMS
-from app.errors import GraphUnavailable
+from app.api.example import problems
+from app.errors import GraphNotFound, GraphUnavailable, Invalid
 
-router = APIRouter(prefix="/graphs", tags=["graphs"], responses=PROBLEMS)
+router = APIRouter(prefix="/graphs", tags=["graphs"])
 
 
-@router.get("")
+@router.get("", responses=problems())
 async def list_graphs(context: ContextDep) -> Response:
     """All registered graphs; one that can't be served has an `error` and nothing else to show."""
     found = []
@@ -22,7 +22,7 @@ async def list_graphs(context: ContextDep) -> Response:
     return Response(orjson.dumps({"graphs": found}), media_type="application/json")
 
 
-@router.get("/{name}")
+@router.get("/{name}", responses=problems(GraphNotFound, GraphUnavailable, Invalid))
 async def get_graph(name: str, context: ContextDep) -> Response:
     """A graph's schemas, nodes, edges and drawing (Mermaid)."""
     return Response(orjson.dumps(await context.graphs.describe(name)), media_type="application/json")

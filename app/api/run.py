@@ -1,7 +1,7 @@
 """/runs: start, stream, read, list, cancel (wire contract, sections 1 to 4)."""
 
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -10,14 +10,22 @@ from starlette.types import Receive, Scope, Send
 
 from app.api import example
 from app.api.body import DEFAULT_MODES, INVOKE_MODES, CancelBody, RunBody, parse, read_object
-from app.api.context import Context, ContextDep, OwnerDep
+from app.api.context import Context, ContextDep, OwnerDep, access_of
 from app.api.problem import problem, status_of
-from app.api.start import Opened, check_origin, reattach, recorded_view, start_run
+from app.api.start import Opened, check_origin, policy_of, reattach, recorded_view, start_run
 from app.api.stream import EventStream, run_headers, while_connected
-from app.errors import Invalid, NotAcceptable, NotSupported, ShuttingDown
+from app.errors import (
+    BadEventId,
+    Invalid,
+    ModeNotRecorded,
+    NotAcceptable,
+    NotSupported,
+    OriginNotAllowed,
+    RunNotFound,
+    ShuttingDown,
+)
 from app.protocols.event_id import seq_on
 from app.protocols.sse import dialect_of
-from app.protocols.tokens import parse_policy
 from app.protocols.view import View, view_of
 from app.runs.model import Run, RunStatus
 from app.runs.store import Page, RunQuery
@@ -38,34 +46,46 @@ QUERY_FIELDS: Final = (
 BOOLEANS: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
 
 
-def stream_response(context: Context, request: Request, opened: Opened, view: View | None = None) -> Response:
+def stream_response(
+    context: Context, request: Request, opened: Opened, seat: ExitStack, view: View | None = None
+) -> Response:
     run = opened.run
+    shown = view or recorded_view(run)
     return EventStream(
-        lambda patience: context.runs.follow(run, after=opened.after, patience=patience),
+        lambda patience: context.runs.follow(run, after=opened.after, patience=patience, recall=shown.recalls),
         context.streams,
         headers=run_headers(run),
-        view_of=lambda run: view or recorded_view(run),
+        view_of=lambda run: shown,
         dialect=dialect_of(request.headers.get("accept", "")),
         heartbeat_seconds=context.heartbeat_seconds,
+        until=lambda: context.access.until_over(access_of(request)),
+        seat=seat.pop_all(),
     )
 
 
 @router.post(
     "/stream",
     openapi_extra=example.start(RunBody, [example.IDEMPOTENCY_KEY, example.LAST_EVENT_ID]),
-    responses=example.STREAM,
+    response_class=Response,
+    responses=example.frames(*example.START),
 )
 async def stream(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """Start a run and stream its frames. With `Last-Event-ID`, go on with the run that it names."""
     body = await read_object(request)
     opened = await reattach(context, owner, request, body)
-    if opened is None:
-        run = await start_run(context, owner, request, body, DEFAULT_MODES)
-        opened = Opened(run=run, after=0)
-    return stream_response(context, request, opened)
+    with context.streams.take(owner) as seat:
+        if opened is None:
+            run = await start_run(context, owner, request, body, DEFAULT_MODES)
+            opened = Opened(run=run, after=0)
+        return stream_response(context, request, opened, seat)
 
 
-@router.get("/stream", openapi_extra=example.query(RunBody, QUERY_FIELDS), responses=example.STREAM)
+@router.get(
+    "/stream",
+    openapi_extra=example.query(RunBody, QUERY_FIELDS),
+    response_class=Response,
+    responses=example.NOTHING_LEFT | example.frames(*example.START, NotAcceptable, OriginNotAllowed),
+)
 async def stream_by_query(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """The same for EventSource, with the fields that fit a query. At the end it answers 204, and EventSource stops."""
     if dialect_of(request.headers.get("accept", "")) != "eventsource":
@@ -75,9 +95,10 @@ async def stream_by_query(request: Request, context: ContextDep, owner: OwnerDep
     opened = await reattach(context, owner, request, body)
     if opened is not None and await context.runs.has_ended_at(opened.run, opened.after):
         return Response(status_code=204, headers=run_headers(opened.run))
-    if opened is None:
-        opened = Opened(run=await start_run(context, owner, request, body, DEFAULT_MODES), after=0)
-    return stream_response(context, request, opened)
+    with context.streams.take(owner) as seat:
+        if opened is None:
+            opened = Opened(run=await start_run(context, owner, request, body, DEFAULT_MODES), after=0)
+        return stream_response(context, request, opened, seat)
 
 
 def query_body(request: Request) -> dict[str, Any]:
@@ -106,29 +127,33 @@ def json_parameter(name: str, text: str) -> Any:
         raise Invalid(f"{name} is not JSON.", loc=("query", name)) from None
 
 
-@router.post("/invoke", openapi_extra=example.start(RunBody, [example.IDEMPOTENCY_KEY]), responses=example.INVOKE)
+@router.post("/invoke", openapi_extra=example.start(RunBody, [example.IDEMPOTENCY_KEY]), responses=example.outcome())
 async def invoke(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """Start a run, wait for its end and answer with its output."""
     body = await read_object(request)
-    return InvokeResponse(context, await start_run(context, owner, request, body, INVOKE_MODES))
+    with context.streams.take(owner) as seat:
+        run = await start_run(context, owner, request, body, INVOKE_MODES)
+        return InvokeResponse(context, run, seat.pop_all())
 
 
 class InvokeResponse(Response):
     """Waits for a run's end, looking on at it, and answers with its outcome."""
 
-    def __init__(self, context: Context, run: Run) -> None:
+    def __init__(self, context: Context, run: Run, seat: ExitStack) -> None:
         super().__init__()
+        self._seat = seat
         self._context = context
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self._broken_off()
         slices = self._context.runs.follow(self._run, after=self._run.last_seq)
-        async with while_connected(self._context.streams, receive), aclosing(slices):
-            async for _ in slices:
-                pass
-            response = await self._answer()
-        await response(scope, receive, send)
+        with self._seat:
+            async with while_connected(self._context.streams, receive), aclosing(slices):
+                async for _ in slices:
+                    pass
+                response = await self._answer()
+            await response(scope, receive, send)
 
     def _broken_off(self) -> Response:
         """For a client that waits while the process stops; nobody hears it when the client has left."""
@@ -173,13 +198,17 @@ async def list_runs(
     return json_response({"runs": [row(run) for run in runs], "next_cursor": next_cursor})
 
 
-@router.get("/{run_id}", responses=example.RUN)
+@router.get("/{run_id}", responses=example.run_row(RunNotFound, Invalid))
 async def get_run(run_id: str, context: ContextDep, owner: OwnerDep) -> Response:
     """A run's row."""
     return json_response(row(await context.runs.get(owner, run_id)))
 
 
-@router.get("/{run_id}/stream", responses=example.STREAM)
+@router.get(
+    "/{run_id}/stream",
+    response_class=Response,
+    responses=example.NOTHING_LEFT | example.frames(*example.LOG, BadEventId, ModeNotRecorded, NotSupported),
+)
 async def stream_run(
     run_id: str,
     request: Request,
@@ -199,11 +228,12 @@ async def stream_run(
     if subgraphs and not run.request.get("subgraphs"):
         raise NotSupported("The run was started without subgraphs.", loc=("query", "subgraphs"))
     asked = run.request.get("tokens") if tokens is None else json_parameter("tokens", tokens)
-    policy = parse_policy(asked, loc=("query", "tokens"))
+    policy = policy_of(run, asked, loc=("query", "tokens"))
     view = view_of(run.stream_modes, modes=modes, subgraphs=subgraphs, tokens=policy)
     if await context.runs.has_ended_at(run, seq):
         return Response(status_code=204, headers=run_headers(run))
-    return stream_response(context, request, Opened(run=run, after=seq), view)
+    with context.streams.take(owner) as seat:
+        return stream_response(context, request, Opened(run=run, after=seq), seat, view)
 
 
 @router.get("/{run_id}/events", responses=example.EVENTS)
@@ -221,7 +251,7 @@ async def list_events(
     await context.runs.check_cursor(run, after)
     page = Page(events=(), closed=False)
     async with while_connected(context.streams, request.receive):
-        with context.runs.attach(run):
+        with context.streams.seat(owner), context.runs.attach(run):
             page = await context.runs.page(run, after=after, limit=limit, wait_seconds=wait_seconds)
     next_after = page.events[-1].seq if page.events else after
     closed = b"true" if page.closed else b"false"
@@ -230,7 +260,11 @@ async def list_events(
     return Response(body, media_type="application/json")
 
 
-@router.post("/{run_id}/cancel", openapi_extra=example.body(CancelBody, {}), responses=example.RUN)
+@router.post(
+    "/{run_id}/cancel",
+    openapi_extra=example.body(CancelBody, {}, required=False),
+    responses=example.run_row(*example.BODY, RunNotFound, OriginNotAllowed),
+)
 async def cancel_run(
     run_id: str,
     request: Request,

@@ -1,6 +1,6 @@
 """Starting a run, and coming back to one: what POST and GET on /runs/stream and /runs/invoke have in common."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ from app.api.body import fingerprint_of, is_run_id, parse_body
 from app.api.context import Context
 from app.errors import BadEventId, Invalid, OriginNotAllowed
 from app.protocols.event_id import parse_event_id
-from app.protocols.tokens import parse_policy
+from app.protocols.tokens import TokenPolicy, parse_policy
 from app.protocols.view import View
 from app.runs.model import Run
 from app.runs.request import StreamMode
@@ -68,7 +68,12 @@ async def begin_run(
 
 def recorded_view(run: Run) -> View:
     """What a reader sees that asks for nothing: everything recorded, with the token policy the run was started with."""
-    return View(tokens=parse_policy(run.request.get("tokens")))
+    return View(tokens=policy_of(run, run.request.get("tokens")))
+
+
+def policy_of(run: Run, tokens: Mapping[str, Any] | None, *, loc: Sequence[str] = ("body", "tokens")) -> TokenPolicy:
+    """The policy of a reader's `tokens`, with the defaults that the authors of the run's nodes gave. Raises Invalid."""
+    return parse_policy(tokens, defaults=run.request.get("node_tokens"), loc=loc)
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -3,25 +3,37 @@
 A response of our own: sse-starlette's and FastAPI's can't do the contract's bytes (docs/decisions/001-sse-response.md).
 """
 
+import logging
+import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final
 
 import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.errors import EventsExpired, TooManyStreams
 from app.protocols.sse import HEARTBEATS, MEDIA_TYPE, Dialect, encode
 from app.protocols.view import Reading, View
 from app.runs.model import Run
 from app.runs.service import Slice
 from app.runs.store import Patience
 
+logger = logging.getLogger(__name__)
+
 STREAM_HEADERS: Mapping[str, str] = {
     "Content-Type": MEDIA_TYPE,
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
 }
+
+
+JITTER: Final = 0.1
+SHARE_OF_STRANGERS: Final = 0.1
 
 
 def run_headers(run: Run) -> dict[str, str]:
@@ -32,17 +44,81 @@ def run_headers(run: Run) -> dict[str, str]:
     }
 
 
-class Streams:
-    """The open streams of a process, so that they can be broken off when it stops."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamLimits:
+    """How many streams there may be, of each owner and of all, and how many seconds one may last, give or take."""
 
-    def __init__(self) -> None:
+    max_streams: int
+    max_streams_per_owner: int | None
+    max_stream_seconds: float | None
+
+
+class Streams:
+    """The open streams of a process: how many there may be, and that they can be broken off.
+
+    What a client waits for takes a seat before its run begins, so that who is refused has started nothing. A stream,
+    a waiting invoke, a long-poll, a socket and each of its subscriptions are a seat each.
+    """
+
+    def __init__(self, limits: StreamLimits) -> None:
+        self._limits = limits
         self._open: set[anyio.CancelScope] = set()
         self._closed = False
+        self._seats = Counter[str | None]()
+        self._taken = 0
+        self._strangers = 0
 
     @contextmanager
-    def opened(self) -> Iterator[anyio.CancelScope]:
-        """A scope for what a client waits for."""
+    def seat(self, owner: str | None) -> Iterator[None]:
+        """Of an owner, or of nobody yet: a socket's owner may come later. Raises TooManyStreams."""
+        limits = self._limits
+        if self._taken >= limits.max_streams:
+            raise TooManyStreams("The server has as many open streams as it may: try again in a moment.")
+        most = None if owner is None else limits.max_streams_per_owner
+        if most is not None and self._seats[owner] >= most:
+            raise TooManyStreams(f"You have {most} open streams, as many as you may.")
+        self._taken += 1
+        self._seats[owner] += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._seats[owner] -= 1
+            if not self._seats[owner]:
+                del self._seats[owner]
+
+    @contextmanager
+    def stranger(self) -> Iterator[None]:
+        """For a socket that has not said yet who it is: those who never do must not take the seats of the others.
+
+        Raises TooManyStreams.
+        """
+        if self._strangers >= max(1, int(self._limits.max_streams * SHARE_OF_STRANGERS)):
+            raise TooManyStreams("Too many sockets have not said yet who they are: try again in a moment.")
+        self._strangers += 1
+        try:
+            yield
+        finally:
+            self._strangers -= 1
+
+    def take(self, owner: str) -> ExitStack:
+        """A seat that is given back at the end of a `with`, unless the stack's `pop_all` went on to a response."""
+        stack = ExitStack()
+        stack.enter_context(self.seat(owner))
+        return stack
+
+    @property
+    def lifetime_seconds(self) -> float | None:
+        """How long the next stream may last: all that were opened together must not come back together."""
+        seconds = self._limits.max_stream_seconds
+        return None if seconds is None else seconds * random.uniform(1 - JITTER, 1 + JITTER)
+
+    @contextmanager
+    def opened(self, *, seconds: float | None = None) -> Iterator[anyio.CancelScope]:
+        """A scope for what a client waits for, which is broken off after so long."""
         with anyio.CancelScope() as scope:
+            if seconds is not None:
+                scope.deadline = anyio.current_time() + seconds
             self._open.add(scope)
             if self._closed:
                 scope.cancel()
@@ -63,17 +139,33 @@ class Streams:
 
 
 @asynccontextmanager
-async def while_connected(streams: Streams, receive: Receive) -> AsyncIterator[None]:
-    """The body is broken off, without an error, when the client leaves or the process is about to stop."""
-    with streams.opened() as scope:
+async def while_connected(
+    streams: Streams,
+    receive: Receive,
+    until: Callable[[], Awaitable[None]] | None = None,
+    *,
+    seconds: float | None = None,
+) -> AsyncIterator[None]:
+    """The body is broken off, without an error.
+
+    When the client leaves, the process stops, `until` returns, or after so many seconds.
+    """
+    with streams.opened(seconds=seconds) as scope:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(_until_gone, receive, scope)
+                if until is not None:
+                    group.start_soon(_after, until, scope)
                 yield
                 scope.cancel()
         except ExceptionGroup as errors:
             # a task group wraps even the one error of its body
             raise errors.exceptions[0] from None
+
+
+async def _after(until: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+    await until()
+    scope.cancel()
 
 
 async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
@@ -86,7 +178,8 @@ class EventStream(Response):
     """Slices of logs as frames, heartbeats in silence.
 
     `follow` makes the slices, and looks on at their run as long as the client is there; `view_of` says what this
-    reader sees of a run. `send` waits while a slow client's buffer is full, and nothing is read for it meanwhile: it
+    reader sees of a run; the stream is broken off when `until` returns, so that its client comes back and is asked who
+    it is. `send` waits while a slow client's buffer is full, and nothing is read for it meanwhile: it
     costs its own window and slows nobody.
     """
 
@@ -99,7 +192,10 @@ class EventStream(Response):
         view_of: Callable[[Run], View],
         dialect: Dialect,
         heartbeat_seconds: float,
+        until: Callable[[], Awaitable[None]],
+        seat: ExitStack,
     ) -> None:
+        """`seat` is what was taken for this stream; it is given back at its end."""
         super().__init__(status_code=200, headers={**STREAM_HEADERS, **headers})
         # Response counts the body that it does not have
         self.raw_headers = [(k, v) for k, v in self.raw_headers if k != b"content-length"]
@@ -108,15 +204,24 @@ class EventStream(Response):
         self._view_of = view_of
         self._dialect: Dialect = dialect
         self._heartbeat_seconds = heartbeat_seconds
+        self._until = until
+        self._seat = seat
         self._sent_at = 0.0
         self._run: Run | None = None
         self._reading: Reading | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_finished = False
-        async with while_connected(self._streams, receive), aclosing(self._follow(self._patience)) as slices:
-            await self._send_frames(slices, send)
-            is_finished = True
+        seconds = self._streams.lifetime_seconds
+        try:
+            connected = while_connected(self._streams, receive, self._until, seconds=seconds)
+            with self._seat:
+                async with connected, aclosing(self._follow(self._patience)) as slices:
+                    await self._send_frames(slices, send)
+                    is_finished = True
+        except EventsExpired as error:
+            # deleted while it was read: a drop, and the client that comes back is told
+            logger.info("A stream was broken off: %s", error)
         if is_finished:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -141,6 +246,9 @@ class EventStream(Response):
         if piece.run is not None:
             if self._reading is None or piece.run is not self._run:
                 self._run, self._reading = piece.run, Reading(self._view_of(piece.run))
+            if piece.is_past:
+                self._reading.recall(piece.events)
+                return b""
             shown = self._reading.select(piece.events, now=now, is_behind=piece.is_behind)
             if shown:
                 return encode(shown, piece.run.run_id, self._dialect)

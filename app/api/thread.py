@@ -7,18 +7,19 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, StrictBool, StringConstraints
 
 from app.api.body import JsonObject, ThreadId, parse, read_object
 from app.api.context import Context, ContextDep, OwnerDep
-from app.api.example import PROBLEMS, inline
-from app.errors import NotSupported
+from app.api.example import BODY, EDIT, STATE, Responses, inline, problems
+from app.errors import Invalid, NotSupported, ThreadBusy, ThreadExists, ThreadNotFound
 from app.runs.model import Thread, ThreadStatus
 from app.runs.store import ThreadQuery
 from app.runs.threads import NEWEST, Edit, Head, HistoryQuery, NewThread, Place, Update
 
-router = APIRouter(prefix="/threads", tags=["threads"], responses=PROBLEMS)
+router = APIRouter(prefix="/threads", tags=["threads"])
 
+MINIMAL: Final[Responses] = {204: {"description": "Done, for a client that prefers a minimal answer."}}
 HIDDEN: Final = "runstream_"  # keys of metadata that are the server's own
 PATH_PART: Final = re.compile(r"([^.\[\]]+)|\[(-?\d{1,9})\]")
 
@@ -102,7 +103,7 @@ class CheckpointBody(BaseModel):
 
 class StateBody(BaseModel):
     checkpoint: CheckpointBody = Field(description="Which state; a subgraph's by its checkpoint_ns.")
-    subgraphs: bool = Field(False, description="Give the states of subgraphs with their tasks.")
+    subgraphs: StrictBool = Field(False, description="Give the states of subgraphs with their tasks.")
     select: list[StateField] | None = None
 
 
@@ -140,10 +141,14 @@ class HistoryBody(BaseModel):
 
 def takes(model: type[BaseModel], value: Any) -> dict[str, Any]:
     content = {"application/json": {"schema": inline(model), "example": value}}
-    return {"requestBody": {"required": False, "content": content}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
-@router.post("", openapi_extra=takes(CreateBody, {"thread_id": "trip", "metadata": {"title": "A walk"}}))
+@router.post(
+    "",
+    openapi_extra=takes(CreateBody, {"thread_id": "trip", "metadata": {"title": "A walk"}}),
+    responses=problems(*EDIT, ThreadExists),
+)
 async def create_thread(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """Make a thread. One is also made by the first run that names it."""
     body = parse(CreateBody, await read_object(request))
@@ -158,7 +163,11 @@ async def create_thread(request: Request, context: ContextDep, owner: OwnerDep) 
     return await thread_response(context, await context.threads.create(new))
 
 
-@router.post("/search", openapi_extra=takes(SearchBody, {"status": "interrupted", "limit": 10}))
+@router.post(
+    "/search",
+    openapi_extra=takes(SearchBody, {"status": "interrupted", "limit": 10}),
+    responses=problems(*BODY, NotSupported),
+)
 async def search_threads(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """Threads, the newest first unless `sort_by` and `sort_order` say otherwise."""
     body = parse(SearchBody, await read_object(request))
@@ -168,20 +177,28 @@ async def search_threads(request: Request, context: ContextDep, owner: OwnerDep)
     return respond([chosen_row(row, body) for row in rows])
 
 
-@router.post("/count", openapi_extra=takes(CountBody, {"status": "interrupted"}))
+@router.post(
+    "/count",
+    openapi_extra=takes(CountBody, {"status": "interrupted"}),
+    responses=problems(*BODY, NotSupported),
+)
 async def count_threads(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """How many threads there are, as a bare number."""
     body = parse(CountBody, await read_object(request))
     return respond(await context.threads.count(body.to_query(owner)))
 
 
-@router.get("/{thread_id}")
+@router.get("/{thread_id}", responses=problems(ThreadNotFound, Invalid))
 async def get_thread(thread_id: ThreadId, context: ContextDep, owner: OwnerDep) -> Response:
     """A thread, with the values and the pending interrupts of its newest state."""
     return await thread_response(context, await context.threads.get(owner, thread_id))
 
 
-@router.patch("/{thread_id}", openapi_extra=takes(PatchBody, {"metadata": {"title": "A longer walk"}}))
+@router.patch(
+    "/{thread_id}",
+    openapi_extra=takes(PatchBody, {"metadata": {"title": "A longer walk"}}),
+    responses=MINIMAL | problems(*BODY, ThreadNotFound),
+)
 async def update_thread(thread_id: ThreadId, request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """Merge into a thread's metadata. With `Prefer: return=minimal` the answer is empty."""
     body = parse(PatchBody, await read_object(request))
@@ -191,14 +208,14 @@ async def update_thread(thread_id: ThreadId, request: Request, context: ContextD
     return await thread_response(context, thread)
 
 
-@router.delete("/{thread_id}", status_code=204)
+@router.delete("/{thread_id}", status_code=204, responses=problems(ThreadNotFound, ThreadBusy, Invalid))
 async def delete_thread(thread_id: ThreadId, context: ContextDep, owner: OwnerDep) -> Response:
     """Delete a thread, its state and its runs. 409 `thread_busy` while one of them works."""
     await context.threads.delete(owner, thread_id)
     return Response(status_code=204)
 
 
-@router.post("/{thread_id}/copy")
+@router.post("/{thread_id}/copy", responses=problems(ThreadNotFound, ThreadExists, Invalid))
 async def copy_thread(thread_id: ThreadId, context: ContextDep, owner: OwnerDep) -> Response:
     """Another thread with the same metadata and all checkpoints."""
     return await thread_response(context, await context.threads.copy(owner, thread_id))
@@ -208,7 +225,7 @@ Subgraphs: TypeAlias = Annotated[bool, Query(description="Give the states of sub
 Select: TypeAlias = Annotated[list[StateField] | None, Query(description="Only these; `values.<key>` for one key.")]
 
 
-@router.get("/{thread_id}/state")
+@router.get("/{thread_id}/state", responses=problems(*STATE))
 async def get_state(
     thread_id: ThreadId, context: ContextDep, owner: OwnerDep, subgraphs: Subgraphs = False, select: Select = None
 ) -> Response:
@@ -216,7 +233,7 @@ async def get_state(
     return respond(chosen(await context.threads.state(owner, thread_id, NEWEST, subgraphs=subgraphs), select))
 
 
-@router.get("/{thread_id}/state/{checkpoint_id}")
+@router.get("/{thread_id}/state/{checkpoint_id}", responses=problems(*STATE))
 async def get_state_at(
     thread_id: ThreadId,
     checkpoint_id: CheckpointId,
@@ -230,7 +247,11 @@ async def get_state_at(
     return respond(chosen(await context.threads.state(owner, thread_id, at, subgraphs=subgraphs), select))
 
 
-@router.post("/{thread_id}/state/checkpoint", openapi_extra=takes(StateBody, {"checkpoint": {"checkpoint_ns": ""}}))
+@router.post(
+    "/{thread_id}/state/checkpoint",
+    openapi_extra=takes(StateBody, {"checkpoint": {"checkpoint_ns": ""}}),
+    responses=problems(*STATE, *BODY),
+)
 async def post_state_at(thread_id: ThreadId, request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """The state at a checkpoint, of a subgraph too."""
     body = parse(StateBody, await read_object(request))
@@ -238,7 +259,11 @@ async def post_state_at(thread_id: ThreadId, request: Request, context: ContextD
     return respond(chosen(await context.threads.state(owner, thread_id, at, subgraphs=body.subgraphs), body.select))
 
 
-@router.post("/{thread_id}/state", openapi_extra=takes(EditBody, {"values": {"plan": "Take the ferry."}}))
+@router.post(
+    "/{thread_id}/state",
+    openapi_extra=takes(EditBody, {"values": {"plan": "Take the ferry."}}),
+    responses=problems(*EDIT),
+)
 async def update_state(thread_id: ThreadId, request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """Edit the state; with a checkpoint, branch off there. A paused thread stays paused."""
     body = parse(EditBody, await read_object(request))
@@ -246,7 +271,7 @@ async def update_state(thread_id: ThreadId, request: Request, context: ContextDe
     return respond({"checkpoint": made, "configurable": made, "checkpoint_id": made["checkpoint_id"]})
 
 
-@router.get("/{thread_id}/history")
+@router.get("/{thread_id}/history", responses=problems(*STATE))
 async def get_history(
     thread_id: ThreadId,
     context: ContextDep,
@@ -258,7 +283,7 @@ async def get_history(
     return respond(await context.threads.history(owner, thread_id, HistoryQuery(limit=limit, before=before)))
 
 
-@router.post("/{thread_id}/history", openapi_extra=takes(HistoryBody, {"limit": 10}))
+@router.post("/{thread_id}/history", openapi_extra=takes(HistoryBody, {"limit": 10}), responses=problems(*STATE, *BODY))
 async def post_history(thread_id: ThreadId, request: Request, context: ContextDep, owner: OwnerDep) -> Response:
     """The thread's checkpoints, newest first; of a subgraph too, and by their metadata."""
     body = parse(HistoryBody, await read_object(request))

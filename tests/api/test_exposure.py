@@ -89,6 +89,15 @@ def test_what_is_not_hidden_is_all_there(client: httpx.Client) -> None:
     assert state == [frame for frame in frames if frame["event"] == "values" and "ns" not in frame][-1]["data"]
 
 
+def test_a_question_from_inside_an_exposed_node_is_in_the_state_with_its_task(client: httpx.Client) -> None:
+    frames = ran(client, "guarded", "below", "ask below")
+    assert [asked["value"] for asked in frames[-1]["interrupts"]] == ["a question from below"]
+    (task,) = client.get("/threads/below/state", params={"subgraphs": True}).json()["tasks"]
+    (inner,) = task["state"]["tasks"]
+    assert (task["name"], inner["name"], len(inner["interrupts"])) == ("child", "inner", 1)
+    assert SECRET not in json.dumps(task)
+
+
 def test_an_invokes_output_has_the_exposed_keys_alone(client: httpx.Client) -> None:
     answer = client.post("/runs/invoke", json={"graph": "guarded", "input": {}})
     assert answer.json()["output"].keys() == {"notes", "messages"}
@@ -161,3 +170,13 @@ def test_a_model_that_is_tagged_nostream_is_not_streamed_as_in_langgraph_itself(
     # the message that the node returns comes whole, at its end
     assert [frame["data"]["content"] for frame in frames if frame["event"] == "token"] == ["not streamed"]
     assert frames[-2]["data"]["message"]["content"] == "not streamed"
+    hidden = run(client, graph="hushes_hidden", message="hi")
+    assert events(hidden) == ["start", "node", "complete"]
+
+
+@pytest.mark.parametrize("graph", ["unstreamed", "disabled"])
+def test_a_model_whose_streaming_is_switched_off_says_all_at_once(client: httpx.Client, graph: str) -> None:
+    frames = run(client, graph=graph, message="hi")
+    [said] = [frame["data"] for frame in frames if frame["event"] == "token"]
+    assert (said["content"], said["last"]) == ("not streamed", True)
+    assert frames[-2]["data"]["message"]["id"] == said["id"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.raw_client import RawExchange, gauge, new_gate
 from tests.server import PROJECT, ROOT, RunningServer, running, wait_until
@@ -31,6 +32,13 @@ def test_a_ready_process_says_so_and_names_the_graphs_that_cannot_be_served(clie
     assert answer.json()["status"] == "ready"
     assert list(answer.json()["graphs"]) == ["broken"]
     assert "missing.py" in answer.json()["graphs"]["broken"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/"])
+def test_a_monitor_may_ask_for_the_head_alone(client: httpx.Client, path: str) -> None:
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == client.get(path).headers["content-type"]
 
 
 def test_metrics_are_in_the_text_format_and_count_runs_and_streams(server: RunningServer, client: httpx.Client) -> None:

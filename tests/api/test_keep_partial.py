@@ -123,6 +123,15 @@ def test_the_next_turn_works_after_a_message_that_was_cut_whatever_the_graphs_ed
     assert [message["type"] for message in stopped.messages] == ["human", "ai", "human", "ai"]
 
 
+def test_what_a_node_still_writes_as_it_is_stopped_keeps_nothing_from_staying(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    stopped = Stopped(server, client, has("word1"), graph="protests", message="hi")
+    assert stopped.end["event"] == "cancelled"
+    assert [frame["data"] for frame in stopped.frames if frame["event"] == "custom"] == list(range(200))
+    assert {stopped.messages[-1]["id"]: stopped.messages[-1]["content"]} == stopped.end["partial"]
+
+
 def test_messages_without_a_reducer_are_all_there(server: RunningServer, client: httpx.Client) -> None:
     said = [{"type": "human", "content": "first"}, {"type": "human", "content": "second"}]
     stopped = Stopped(server, client, has("word1"), graph="plain_list", input={"messages": said})

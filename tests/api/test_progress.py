@@ -52,15 +52,28 @@ def test_milestones_of_a_node_are_shown_between_its_first_and_last(worked: list[
     ]
 
 
+def test_without_a_total_the_last_one_is_shown_when_the_node_has_ended_or_failed(
+    client: httpx.Client, worked: list[Frame]
+) -> None:
+    failed = run(client, graph="works", input={"answer": "fail"})
+    assert events(failed)[-2:] == ["progress", "error"]
+    for frames in (worked, failed):
+        shown = of_node(frames, "counted")
+        assert (shown[0]["current"], shown[-1]["current"]) == (0, 999)
+        assert len(shown) < 50
+        assert {data["percent"] for data in shown} == {None}
+
+
 def test_a_nodes_progress_comes_before_its_node_event(worked: list[Frame]) -> None:
-    places = {node: events(worked).index("node") for node in ("sync",)}
-    last = max(index for index, frame in enumerate(worked) if frame["event"] == "progress" and frame["node"] == "sync")
-    assert last < places["sync"]
+    kinds = [(frame["event"], frame.get("node")) for frame in worked]
+    for node in ("counted", "sync", "async", "milestones"):
+        last = len(kinds) - 1 - kinds[::-1].index(("progress", node))
+        assert kinds[last + 1] == ("node", node)
 
 
 def test_progress_is_of_the_mode_custom(client: httpx.Client, worked: list[Frame]) -> None:
     frames = run(client, graph="works", input={}, stream_mode="updates")
-    assert events(frames) == ["start", "node", "node", "node", "complete"]
+    assert events(frames) == ["start", *["node"] * 4, "complete"]
     path = f"/runs/{worked[0]['run_id']}/stream"
     assert "progress" not in client.get(path, params={"stream_mode": "updates"}).text
     assert '"event":"progress"' in client.get(path, params={"stream_mode": "custom"}).text

@@ -99,6 +99,8 @@ def test_of_a_run_that_is_stopped_in_mid_message_the_mirror_is_what_stays(
     spoken = [state["streaming"] for state in states if "streaming" in state]
     assert spoken[-1]["partial"].startswith("word0 ")
     assert states[-1] == values_of(client, thread_id)
+    patches = [frame["data"]["patch"] for frame in frames if frame["event"] == "state" and "patch" in frame["data"]]
+    assert patches[-1] == [{"op": "remove", "path": "/streaming"}]
     said = [message["content"] for message in states[-1]["messages"]]
     assert said == ["I am right.", *(["word0 word1 "] if keep_partial else [])]
 

@@ -1,7 +1,6 @@
 """A run's frames over real sockets, byte by byte (wire contract, section 3), and readers that are slow."""
 
 import re
-import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -286,10 +285,7 @@ def test_a_process_that_is_told_to_stop_breaks_streams_off_without_the_closing_c
         assert b'"code":"shutting_down"' in waiting.body
         poll.read_all()
         assert (poll.status, poll.body) == (200, b'{"events":[],"next_after":2,"closed":false}')
-        try:
-            assert server.process.wait(timeout=15) == 0
-        except subprocess.TimeoutExpired:
-            pytest.fail("it does not stop in time:\n" + server.log)
+        assert server.ended(seconds=15) == 0
         for exchange in (plain, full, waiting, poll):
             exchange.cut("FIN")
         idle.close()

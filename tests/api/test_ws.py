@@ -305,6 +305,16 @@ def test_a_run_is_cancelled_over_the_socket(ws: Client, server: RunningServer) -
     assert ws.hear_to_pong() == []
 
 
+def test_what_was_said_so_far_is_kept_when_a_cancel_over_the_socket_says_so(ws: Client, client: httpx.Client) -> None:
+    run_id = ws.start(graph="slow_talk", message="hi")
+    thread_id = ws.hear_to("token")[0]["payload"]["thread_id"]
+    ws.say("cancel_run", executionId=run_id, keep_partial=True)
+    end = ws.hear_to("cancelled")[-1]["payload"]
+    message = client.get(f"/threads/{thread_id}/state").json()["values"]["messages"][-1]
+    assert {message["id"]: message["content"]} == end["partial"]
+    assert client.get(f"/threads/{thread_id}").json()["status"] == "idle"
+
+
 def test_a_ping_is_answered_and_so_is_an_authentication(ws: Client) -> None:
     ws.say("ping")
     ws.send('{"type":"ping"}')
@@ -324,7 +334,7 @@ def test_after_the_end_of_a_subscription_nothing_comes_of_its_run(ws: Client, se
     run_id = ws.start(**gated(gate, on_disconnect="continue"))
     server.open_gate(gate, 2)
     assert seqs([ws.hear(), ws.hear(), ws.hear()]) == [1, 2, 3]
-    ws.say("unsubscribe_execution", executionId=run_id)
+    ws.say("unsubscribe_execution", executionId=run_id.upper())
     assert ws.hear_to_pong() == []
     with opened(server) as other:
         other.say("subscribe_execution", executionId=run_id, events=["status"], after=3)

@@ -179,13 +179,6 @@ def test_a_deep_value_that_is_taken_comes_back_whole(client: httpx.Client) -> No
     assert frames[-1]["output"]["answer"] == deep
 
 
-@pytest.mark.parametrize("strategy", ["enqueue", "interrupt", "rollback"])
-def test_a_multitask_strategy_other_than_reject_is_not_built_yet(client: httpx.Client, strategy: str) -> None:
-    body = {"graph": "steps", "input": {}, "multitask_strategy": strategy}
-    found = problem_of(client.post("/runs/stream", json=body), 422, "not_supported")
-    assert found["errors"][0]["loc"] == ["body", "multitask_strategy"]
-
-
 def test_every_field_at_its_default_is_the_same_as_none_of_them(client: httpx.Client) -> None:
     defaults = {
         "use_hitl": False,
