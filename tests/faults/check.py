@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import jsonpatch
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from tests.faults.script import OWNER, THREAD, Script
@@ -101,26 +102,36 @@ def check_side_effects(frames: Sequence[Frame], ran: Mapping[str, Sequence[int]]
             assert again == [], f"ran again after their events were in the log: {again}"
 
 
-def check_texts(frames: Sequence[Frame]) -> None:
-    """What was spoken and is not void is the whole text of a message that its node returned."""
+def spoken(frames: Sequence[Frame]) -> dict[str, str]:
+    """The texts of the messages that are not void, by their ids."""
     texts: dict[str, str] = {}
-    void: set[str] = set()
-    whole: dict[str, str] = {}
     for frame in frames:
         if frame["event"] == "token":
             texts[frame["data"]["id"]] = texts.get(frame["data"]["id"], "") + frame["data"]["content"]
         elif frame["event"] in ("restart", "discard"):
-            void |= set(frame["discard"])
-        elif frame["event"] == "node":
-            message = frame["data"].get("message", {}) if isinstance(frame["data"], dict) else {}
-            if message:
-                whole[message["id"]] = message["content"]
-    for message_id, text in texts.items():
-        if message_id in whole:
-            assert message_id not in void, f"{message_id} is void, and its node has ended"
-            assert text == whole[message_id]
-        else:
-            assert message_id in void, f"{message_id} is of no node, and not void"
+            for message_id in frame["discard"]:
+                texts.pop(message_id, None)
+    return texts
+
+
+def check_texts(frames: Sequence[Frame], values: Mapping[str, Any]) -> None:
+    """What was spoken and is not void is the whole text of a message that the state has got."""
+    whole = {message.id: message.content for message in values.get("messages", ())}
+    for message_id, text in spoken(frames).items():
+        assert message_id in whole, f"{message_id} is in no state, and not void"
+        assert text == whole[message_id]
+
+
+def check_mirror(frames: Sequence[Frame], log: Sequence[str]) -> None:
+    """A client that keeps a mirror of the state has the state at the end."""
+    mirror: Any = None
+    for frame in frames:
+        if frame["event"] == "state":
+            data = frame["data"]
+            mirror = data["snapshot"] if "snapshot" in data else jsonpatch.apply_patch(mirror, data["patch"])
+    if mirror is not None:
+        assert mirror["log"] == log
+        assert "streaming" not in mirror
 
 
 def story(frames: Sequence[Frame]) -> list[str]:
@@ -172,16 +183,16 @@ def check_talk(folder: Path, talk: Talk) -> None:
     asked = [received.run_id for received in talk.received]
     assert list(records) == asked, "there are other runs than a client asked for"
     lines = read_trace(folder / "trace")
+    values = read_values(folder / "data" / "checkpoints.sqlite", f"{OWNER}/{talk.thread_id}")
     for received in talk.received:
         record = records[received.run_id]
         assert received.texts == list(record.texts), "a client did not receive what is in the log"
         check_log(record)
         check_nodes(record.frames)
-        if record.status != "error":
-            check_texts(record.frames)
+        if talk.is_whole:
+            check_texts(record.frames, values)
         check_seen(received, lines.get(received.run_id, ()))
     if talk.is_whole:
-        values = read_values(folder / "data" / "checkpoints.sqlite", f"{OWNER}/{talk.thread_id}")
         assert sorted(values["log"]) == sorted(talk.script.log)
 
 
@@ -226,9 +237,12 @@ class Outcome:
         return [story(record.frames) for record in self.runs.values()]
 
     @property
+    def values(self) -> Mapping[str, Any]:
+        return read_values(self.folder / "data" / "checkpoints.sqlite", f"{OWNER}/{THREAD}")
+
+    @property
     def log(self) -> list[str]:
-        values = read_values(self.folder / "data" / "checkpoints.sqlite", f"{OWNER}/{THREAD}")
-        return list(values["log"])
+        return list(self.values["log"])
 
     def check(self) -> None:
         runs, lines = self.runs, read_trace(self.folder / "trace")
@@ -238,8 +252,10 @@ class Outcome:
                 ran.setdefault(line["task_id"], []).append(int(line["process"]))
             check_log(record)
             check_nodes(record.frames)
-            check_texts(record.frames)
             check_side_effects(record.frames, ran, self._processes(record))
+            if not any(act.at for act in self.script.acts):  # otherwise the state has not got all of them
+                check_texts(record.frames, self.values)
+        check_mirror(list(runs.values())[-1].frames, self.log)
         self._check_received(list(runs.values()))
         assert sorted(self.log) == sorted(self.script.log)
 

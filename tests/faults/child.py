@@ -1,7 +1,7 @@
 """Processes that play a script and may die at a failpoint.
 
-`python -m tests.faults.child` imports everything once, then for each job on its input forks a process that composes the
-application as `app.main` does, with traps round its store and its checkpoints, plays the script, and is left to die.
+A mother, for each job that she is asked for, forks a process that composes the application as `app.main` does, with
+traps round its store and its checkpoints, plays the script, and is left to die.
 """
 
 import asyncio
@@ -12,17 +12,21 @@ import sys
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 from app.api.context import Context
+from app.auth.authenticator import Authenticator
 from app.engine.checkpoints import Checkpoints, FileBackend, set_up
 from app.engine.engine import GraphEngine
 from app.engine.registry import Registry
 from app.engine.state import Graph
-from app.main import compose
+from app.errors import ShuttingDown
+from app.main import begin_drain, compose
+from app.metrics import Metrics
 from app.runs.model import Run
 from app.runs.request import Action, Continue, LongForm, NewInput, Resume, RunRequest
 from app.runs.threads import Edit, Update
@@ -31,10 +35,12 @@ from app.storage.sqlite import SqliteStore
 from app.storage.writer import SqliteWriter
 from tests.faults.failpoint import FailingBackend, Failpoint, Trap, failing
 from tests.faults.script import OWNER, THREAD, Act, Script
-from tests.faults.serve import PROJECT, Serving, redirect, serve
+from tests.faults.serve import PROJECT, serve
+from tests.forked import redirect
 
-PLAY_SECONDS: Final = 30.0
+PLAY_SECONDS: Final = 120.0
 FAILED: Final = 1
+STOPPED: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,25 +52,6 @@ class Job:
     script: Script
     failpoint: Failpoint | None
     armed: int
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "folder": str(self.folder),
-            "process": self.process,
-            "script": self.script.as_json(),
-            "failpoint": None if self.failpoint is None else str(self.failpoint),
-            "armed": self.armed,
-        }
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> "Job":
-        return cls(
-            folder=Path(fields["folder"]),
-            process=fields["process"],
-            script=Script.of(fields["script"]),
-            failpoint=None if fields["failpoint"] is None else Failpoint.parse(fields["failpoint"]),
-            armed=fields["armed"],
-        )
 
 
 def run_id_of(act: int) -> str:
@@ -83,7 +70,7 @@ async def opened(job: Job, registry: Registry, trap: Trap) -> AsyncIterator[Cont
     store = failing(await SqliteStore.open(data_dir), trap, job.folder / "claims")
     path = data_dir / "checkpoints.sqlite"
     backend = FileBackend(path, await SqliteWriter.open(path, setup=set_up))
-    context = compose(settings, registry, store, Checkpoints(FailingBackend(backend, trap)))
+    context = compose(settings, registry, store, Checkpoints(FailingBackend(backend, trap)), Authenticator(), Metrics())
     await context.runs.take_up()
     yield context
 
@@ -96,7 +83,8 @@ class Player:
         self._context = context
         self._trap = trap
 
-    async def play(self) -> None:
+    async def play(self) -> bool:
+        """Whether it came to its end; not when the process is about to stop."""
         for number, act in enumerate(self._job.script.acts):
             if act.kind == "edit":
                 await self._edit(number, act)
@@ -106,15 +94,24 @@ class Player:
                 if number == self._job.armed:
                     self._trap.arm()
                 request = await self._request(number, act)
-                run = (await self._context.runs.start(request)).run
-            await self._receive(number, run)
+                try:
+                    run = (await self._context.runs.start(request)).run
+                except ShuttingDown:
+                    return False
+            if not await self._receive(number, run):
+                return False
+        return True
 
-    async def _receive(self, number: int, run: Run) -> None:
+    async def _receive(self, number: int, run: Run) -> bool:
+        """Whether it came to the run's end."""
         path = received_path(self._job.folder, number)
         after = len(path.read_bytes().splitlines()) if path.exists() else 0
-        with closing(os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY), "wb", buffering=0)) as file:
-            async for piece in self._context.runs.follow(run, after=after):
-                file.write(b"".join(event.text + b"\n" for event in piece.events))
+        file = os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY), "wb", buffering=0)
+        with closing(file), self._context.streams.opened() as scope:
+            async with aclosing(self._context.runs.follow(run, after=after)) as pieces:
+                async for piece in pieces:
+                    file.write(b"".join(event.text + b"\n" for event in piece.events))
+        return not scope.cancelled_caught
 
     async def _edit(self, number: int, act: Act) -> None:
         done = self._job.folder / f"edited-{number}"
@@ -125,6 +122,9 @@ class Player:
             done.touch()
 
     async def _request(self, number: int, act: Act) -> RunRequest:
+        options = dict(act.options)
+        if "stream_mode" in options:
+            options["stream_modes"] = tuple(options.pop("stream_mode"))
         return RunRequest(
             owner=OWNER,
             action=self._action(number, act),
@@ -134,7 +134,7 @@ class Player:
             run_id=run_id_of(number),
             checkpoint_id=None if act.at is None else await self._checkpoint_id(act.at),
             on_disconnect="continue",
-            **act.options,
+            **options,
         )
 
     def _action(self, number: int, act: Act) -> Action:
@@ -181,47 +181,52 @@ async def first_checkpoint_id(graph: Graph, nodes: Sequence[str]) -> str:
     return str(found[-1].config["configurable"]["checkpoint_id"])
 
 
-async def play(job: Job, registry: Registry) -> None:
+async def play(job: Job, registry: Registry) -> int:
+    """The exit code."""
     trap = Trap(job.failpoint)
     if job.armed < 0:
         trap.arm()
     async with asyncio.timeout(PLAY_SECONDS), opened(job, registry, trap) as context:
-        await Player(job, context, trap).play()
+        trap.on_stop = lambda: begin_drain(context)
+        is_whole = await Player(job, context, trap).play()
+        await context.runs.drain()
         (job.folder / "counts").write_text(json.dumps(trap.counts))
+    return 0 if is_whole else STOPPED
 
 
 def carry_out(job: Job, registry: Registry) -> None:
     """In the forked process, which ends here, whatever happens."""
     os.environ["FAULTS_TRACE"] = str(job.folder / "trace")
     os.environ["FAULTS_PROCESS"] = str(job.process)
-    redirect(job.folder / f"log-{job.process}")
+    redirect(str(job.folder / f"log-{job.process}"))
     logging.basicConfig(level="WARNING", stream=sys.stderr)
-    code = 0
+    code = FAILED
     try:
-        asyncio.run(play(job, registry))
+        code = asyncio.run(play(job, registry))
     except BaseException:
         traceback.print_exc()
-        code = FAILED
     finally:
         sys.stderr.flush()
         os._exit(code)
 
 
-def main() -> None:
-    """Reads a request a line, and writes a number for each: an exit code, or the id of a process that serves."""
+def answer(asked: Connection) -> None:
+    """Answers each request with a number: an exit code, or the id of a process that serves."""
     registry = Registry.load(PROJECT)
-    for line in sys.stdin:
-        match json.loads(line):
-            case {"play": fields}:
-                answer = exit_code(forked(carry_out, Job.of(fields), registry))
-            case {"serve": fields}:
-                answer = forked(serve, Serving.of(fields))
+    while True:
+        try:
+            request = asked.recv()
+        except EOFError:
+            return
+        match request:
+            case {"play": job}:
+                asked.send(exit_code(forked(carry_out, job, registry)))
+            case {"serve": serving}:
+                asked.send(forked(serve, serving))
             case {"reap": process}:
-                answer = exit_code(process)
+                asked.send(exit_code(process))
             case other:
                 raise ValueError(other)
-        sys.stdout.write(f"{answer}\n")
-        sys.stdout.flush()
 
 
 def forked(action: Callable[..., None], *arguments: Any) -> int:
@@ -237,7 +242,3 @@ def exit_code(process: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     except ChildProcessError:
         return 0
-
-
-if __name__ == "__main__":
-    main()

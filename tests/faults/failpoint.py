@@ -1,4 +1,4 @@
-"""Places to die at: a store and a backend of checkpoints that end their process before or after a call.
+"""Places to die at, or to be told to stop: a store and a backend of checkpoints that do so before or after a call.
 
 They are put round the real ones where a process is composed (tests/faults/child.py); the product knows nothing of them.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast
 
 from app.engine.checkpoints import Backend
 from app.runs.store import Store
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 Operation = Literal["accept", "claim", "append", "finish", "save"]
 Phase = Literal["before", "after"]
+Ending = Literal["die", "stop"]  # as SIGKILL does, at once; as SIGTERM does, when all is closed
 
 DIED: Final = 9  # the exit code of a process that came to its failpoint
 STORE_OPERATIONS: Final = frozenset({"accept", "claim", "append", "finish"})
@@ -30,27 +31,20 @@ class Failpoint:
     operation: Operation
     number: int
     phase: Phase
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """
-        >>> Failpoint.parse("append-2-after").phase
-        'after'
-        """
-        operation, number, phase = text.split("-")
-        return cls(operation=cast(Operation, operation), number=int(number), phase=cast(Phase, phase))
+    ending: Ending = "die"
 
     def __str__(self) -> str:
         return f"{self.operation}-{self.number}-{self.phase}"
 
 
 class Trap:
-    """Counts calls once it is armed, and ends the process at the failpoint: at once, as SIGKILL does."""
+    """Counts calls once it is armed, and at the failpoint ends the process, or calls `on_stop` as a signal would."""
 
     def __init__(self, failpoint: Failpoint | None) -> None:
         self._failpoint = failpoint
         self._armed = False
         self.counts: Counter[str] = Counter()
+        self.on_stop: Callable[[], None] = lambda: None
 
     def arm(self) -> None:
         self._armed = True
@@ -65,11 +59,13 @@ class Trap:
         if not self._armed:
             return
         self.counts[operation] += phase == "before"
+        point = self._failpoint
         # of calls that run at once, the first that is over is the one after which it dies
-        if self._failpoint == Failpoint(
-            operation=cast(Operation, operation), number=self.counts[operation], phase=phase
-        ):
+        if point is None or (point.operation, point.number, point.phase) != (operation, self.counts[operation], phase):
+            return
+        if point.ending == "die":
             os._exit(DIED)
+        self.on_stop()
 
 
 class FailingStore:
@@ -120,6 +116,9 @@ class FailingBackend:
         result = await self._backend.write(operation)
         self._trap.reach("save", "after")
         return result
+
+    async def reclaim(self) -> bool:
+        return await self._backend.reclaim()
 
     async def aclose(self) -> None:
         await self._backend.aclose()

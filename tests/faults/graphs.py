@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -17,7 +18,7 @@ from langgraph.config import get_config, get_stream_writer
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
-from langgraph.types import RetryPolicy, Send, interrupt
+from langgraph.types import Command, RetryPolicy, Send, interrupt
 from typing_extensions import TypedDict
 
 from tests.project.graphs import Speaker
@@ -181,6 +182,48 @@ fan = (
 )
 
 
+def to_children(state: State) -> list[Send]:
+    return [Send("child", {"log": [str(number)]}) for number in range(3)]
+
+
+family = (
+    StateGraph(State)
+    .add_node("scatter", node("scatter"))
+    .add_node("child", inner.compile())
+    .add_node("gather", node("gather"))
+    .add_edge(START, "scatter")
+    .add_conditional_edges("scatter", to_children, ["child"])
+    .add_edge("child", "gather")
+    .add_edge("gather", END)
+    .compile()
+)
+
+
+async def leave(state: State) -> Command[Any]:
+    """Goes on in the graph round it."""
+    trace()
+    return Command(graph=Command.PARENT, goto="three", update={"log": ["left"]})
+
+
+handoff = (
+    StateGraph(State)
+    .add_node("child", chain(x=node("x"), leave=leave).compile(), destinations=("three",))
+    .add_node("three", node("three"))
+    .add_edge(START, "child")
+    .add_edge("three", END)
+    .compile()
+)
+
+
+def in_thread(state: State) -> State:
+    trace()
+    get_stream_writer()({"from": "thread"})
+    return {"log": ["thread"]}
+
+
+threads = abreast(a=in_thread, b=in_thread, c=node("c")).compile()
+
+
 @task
 async def fetch(name: str) -> str:
     trace()
@@ -222,16 +265,20 @@ async def pass_gate() -> None:
         await asyncio.sleep(0.002)
 
 
+async def pass_gate_only() -> None:
+    """No cancelling helps."""
+    while True:
+        try:
+            return await pass_gate()
+        except asyncio.CancelledError:
+            trace("ignores")
+
+
 async def hold_tight(state: State) -> State:
     """The same, and does not let itself be stopped."""
     trace("holds")
-    while True:
-        try:
-            await pass_gate()
-        except asyncio.CancelledError:
-            trace("ignores")
-        else:
-            return {"log": ["held"]}
+    await pass_gate_only()
+    return {"log": ["held"]}
 
 
 def hold_thread(state: State) -> State:
@@ -243,29 +290,43 @@ def hold_thread(state: State) -> State:
     return {"log": ["held"]}
 
 
+async def ask_at_last(state: State) -> State:
+    trace("holds")
+    await pass_gate_only()
+    answer = interrupt("q?")
+    trace("acts")
+    return {"log": [str(answer)]}
+
+
 async def await_answer(state: State) -> State:
     """Asks, beside a node that goes on."""
     return {"log": [str(interrupt("now?"))]}
 
 
-async def talk(state: State) -> State:
-    """Says half of its words, waits at the gate, and says the rest."""
-    model = Speaker(words=[f"w{index} " for index in range(4)], delay_seconds=PIECE_SECONDS)
-    pieces = []
-    async for piece in model.astream("go"):
-        pieces.append(piece)
-        if len(pieces) == 2:
-            trace("half")
-            await pass_gate()
-    said = pieces[0]
-    for piece in pieces[1:]:
-        said += piece
-    return {"messages": [said]}
+def talker(pause: Callable[[], Awaitable[None]]) -> Node:
+    """Says half of its words, waits, and says the rest."""
+
+    async def run(state: State) -> State:
+        model = Speaker(words=[f"w{index} " for index in range(4)], delay_seconds=PIECE_SECONDS)
+        pieces = []
+        async for piece in model.astream("go"):
+            pieces.append(piece)
+            if len(pieces) == 2:
+                trace("half")
+                await pause()
+        said = pieces[0]
+        for piece in pieces[1:]:
+            said += piece
+        return {"messages": [said]}
+
+    return run
 
 
 held = chain(one=speaker("one"), hold=hold, three=node("three")).compile()
 stubborn = chain(one=speaker("one"), hold=hold_tight, three=node("three")).compile()
 threaded = chain(one=speaker("one"), hold=hold_thread, three=node("three")).compile()
 asked_beside = abreast(ask=await_answer, hold=hold).compile()
-talks = chain(talk=talk).compile()
+talks = chain(talk=talker(pass_gate)).compile()
+talks_on = chain(one=node("one"), talk=talker(pass_gate_only)).compile()
+ask_late = chain(before=node("before"), question=ask_at_last).compile()
 holds_last = chain(one=speaker("one"), hold=hold).compile()

@@ -1,34 +1,44 @@
 """Where children come from: processes that have everything imported and fork for each job."""
 
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Final
 
 from tests.faults.check import Outcome
-from tests.faults.child import FAILED, Job
+from tests.faults.child import FAILED, Job, answer
 from tests.faults.failpoint import Failpoint
 from tests.faults.script import Script
 from tests.faults.serve import Serving
-from tests.server import ROOT, wait_until
+from tests.forked import forking
+from tests.server import wait_until
 
-Mother = subprocess.Popen[str]
+IS_LONG: Final = os.environ.get("RUNSTREAM_LONG_TESTS") == "1"
+MOTHERS: Final = os.cpu_count() or 1 if IS_LONG else 1
 
 
-def ask(mother: Mother, request: Mapping[str, Any]) -> int:
-    assert mother.stdin is not None
-    assert mother.stdout is not None
-    mother.stdin.write(json.dumps(request) + "\n")
-    mother.stdin.flush()
-    return int(mother.stdout.readline())
+class Mother:
+    """Answers requests one after the other."""
+
+    def __init__(self) -> None:
+        context = forking()
+        self._line, asked = context.Pipe()
+        self._process = context.Process(target=answer, args=(asked,), daemon=True)
+        self._process.start()
+        asked.close()
+
+    def ask(self, request: Mapping[str, Any]) -> int:
+        self._line.send(request)
+        return int(self._line.recv())
+
+    def close(self) -> None:
+        self._line.close()
+        self._process.join()
 
 
 class Served:
@@ -63,7 +73,7 @@ class Served:
     def reap(self) -> int:
         """The exit code, once it has ended by itself."""
         if self._code is None:
-            self._code = ask(self._mother, {"reap": self.process_id})
+            self._code = self._mother.ask({"reap": self.process_id})
         return self._code
 
 
@@ -71,36 +81,28 @@ class Nursery:
     """Some mothers, each with a child at a time; may be asked from as many threads."""
 
     def __init__(self, mothers: int) -> None:
-        self._all = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.child"],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for _ in range(mothers)
-        ]
+        self._all = [Mother() for _ in range(mothers)]
         self._free: SimpleQueue[Mother] = SimpleQueue()
         for mother in self._all:
             self._free.put(mother)
 
     def close(self) -> None:
         for mother in self._all:
-            mother.communicate()
+            mother.close()
 
     def run(self, job: Job) -> int:
         """The exit code of a child; minus the signal's number when one ended it."""
         with self._mother() as mother:
-            return ask(mother, {"play": job.as_json()})
+            return mother.ask({"play": job})
 
     @contextmanager
-    def serving(self, how: Serving) -> Iterator["Served"]:
-        """A server that listens; killed at the end, unless it has ended before."""
+    def serving(self, how: Serving, *, waits: bool = True) -> Iterator[Served]:
+        """A server that listens (or will, if nobody waits); killed at the end, unless it has ended before."""
         with self._mother() as mother:
-            served = Served(mother, ask(mother, {"serve": how.as_json()}), how)
+            served = Served(mother, mother.ask({"serve": how}), how)
             try:
-                wait_until(lambda: served.port, "the server listens")
+                if waits:
+                    wait_until(lambda: served.port, "the server listens")
                 yield served
             finally:
                 served.end(signal.SIGKILL)
@@ -134,7 +136,7 @@ class Nursery:
 
 
 @contextmanager
-def nursery(mothers: int = 2) -> Iterator[Nursery]:
+def nursery(mothers: int = MOTHERS) -> Iterator[Nursery]:
     found = Nursery(mothers)
     try:
         yield found

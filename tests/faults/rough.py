@@ -18,7 +18,7 @@ from tests.faults.script import Act, Script
 RETRY_SECONDS: Final = 0.02
 STALL_SECONDS: Final = 0.2
 TRICKLED_BYTES: Final = 7
-GIVE_UP_SECONDS: Final = 60.0
+GIVE_UP_SECONDS: Final = 200.0
 RESETS: Final = (httpx.TransportError, httpx.StreamError)
 
 

@@ -1,8 +1,8 @@
 """What a client does on a thread, one action after the other: the same words for whoever plays it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal, Self
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
 OWNER: Final = ""  # of a server without authentication
 THREAD: Final = "t"
@@ -31,13 +31,6 @@ class Script:
     acts: Sequence[Act]
     log: Sequence[str]
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Self:
-        return cls(graph=fields["graph"], acts=[Act(**act) for act in fields["acts"]], log=fields["log"])
-
 
 START = Act(kind="input", value={"log": ["in"]})
 
@@ -60,6 +53,20 @@ SCRIPTS: Mapping[str, Script] = {
     "subgraph without checkpoints": Script(graph="apart", acts=[start(subgraphs=True)], log=BELOW),
     "retrying": Script(graph="flaky", acts=[START], log=["in", "before", "flaky"]),
     "fan-out": Script(graph="fan", acts=[START], log=["in", "scatter", "worker0", "worker1", "worker2", "gather"]),
+    "fan-out of subgraphs": Script(
+        graph="family",
+        acts=[start(subgraphs=True)],
+        log=["in", "scatter", "gather", *(part for number in "012" for part in (number, "x", "y"))],
+    ),
+    "a subgraph that hands over": Script(graph="handoff", acts=[start(subgraphs=True)], log=["in", "left", "three"]),
+    "nodes in threads": Script(graph="threads", acts=[START], log=["in", "thread", "thread", "c", "join"]),
+    "words only": Script(graph="parallel", acts=[start(stream_mode=["messages"])], log=["in", "a", "b", "c", "join"]),
+    "words of subgraphs only": Script(graph="below", acts=[start(stream_mode=["messages"], subgraphs=True)], log=BELOW),
+    "state": Script(
+        graph="ask",
+        acts=[start(stream_mode=["state"]), Act(kind="resume", value="yes", options={"stream_mode": ["state"]})],
+        log=["in", "before", "q0=yes", "after"],
+    ),
     "question": Script(
         graph="ask",
         acts=[START, Act(kind="answers", value={"q0?": "yes"})],

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from tests.faults.nursery import Nursery, Served
-from tests.faults.serve import Serving
+from tests.faults.serve import PROJECT, Serving
 from tests.server import Frame, frames_of, wait_until
 
 ENV = {"RUNSTREAM_SHUTDOWN_GRACE_SECONDS": "0.3", "RUNSTREAM_STOP_SECONDS": "0.5"}
@@ -26,20 +26,24 @@ class Site:
         self._processes = 0
 
     @contextmanager
-    def served(self, **env: str) -> Iterator[Served]:
+    def served(self, env: Mapping[str, str] = ENV, *, config: Path = PROJECT, waits: bool = True) -> Iterator[Served]:
         self._processes += 1
         how = Serving(
             data_dir=self._folder / "data",
             trace=self._folder / "trace",
             output=self._folder / f"output-{self._processes}",
             process=self._processes,
+            config=config,
             env={**ENV, **env},
         )
-        with self._children.serving(how) as served:
+        with self._children.serving(how, waits=waits) as served:
             yield served
 
     def open_gate(self) -> None:
         (self._folder / "trace.gate").touch()
+
+    def close_gate(self) -> None:
+        (self._folder / "trace.gate").unlink()
 
     def trace(self) -> list[str]:
         path = self._folder / "trace"

@@ -2,30 +2,19 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.faults.check import read_runs
-from tests.faults.nursery import Nursery, nursery
+from tests.faults.nursery import Served
 from tests.faults.site import Site, client, read, start
-from tests.server import Frame, events, spoken, wait_until
+from tests.raw_client import EVENTSOURCE, RawExchange
+from tests.server import Frame, events, frames_of, spoken, wait_until
 
+IN_MEMORY = {"RUNSTREAM_DATABASE_URL": "memory:"}
 LONG_GRACE = {"RUNSTREAM_SHUTDOWN_GRACE_SECONDS": "20", "RUNSTREAM_STOP_SECONDS": "20"}
-
-
-@pytest.fixture(scope="module")
-def children() -> Iterator[Nursery]:
-    with nursery(1) as found:
-        yield found
-
-
-@pytest.fixture
-def site(children: Nursery, tmp_path: Path) -> Site:
-    return Site(children, tmp_path)
 
 
 def nodes(frames: list[Frame]) -> list[str]:
@@ -37,11 +26,11 @@ def restarts(frames: list[Frame]) -> list[tuple[int, str]]:
 
 
 def test_a_step_that_ends_within_the_grace_is_kept_and_the_next_one_is_left_to_the_next_process(site: Site) -> None:
-    with site.served(**LONG_GRACE) as served:
+    with site.served(LONG_GRACE) as served:
         run_id = start(served, "held")
         site.wait_for("hold holds")
         served.send(signal.SIGTERM)
-        wait_until(lambda: not is_listening(served.port), "it takes no more connections")
+        wait_until(lambda: "503" in ready(served.port), "it is not ready any more")
         site.open_gate()
         assert served.reap() == 0
     assert site.run_row(run_id) == ("running", 1, 0)
@@ -54,12 +43,26 @@ def test_a_step_that_ends_within_the_grace_is_kept_and_the_next_one_is_left_to_t
     assert "hold left" in site.trace()
 
 
-def is_listening(port: int) -> bool:
-    try:
-        httpx.get(f"http://127.0.0.1:{port}/health")
-    except httpx.TransportError:
-        return False
-    return True
+def test_while_its_runs_come_to_an_edge_a_server_says_that_it_takes_no_more_and_breaks_streams_off(site: Site) -> None:
+    with site.served(LONG_GRACE) as served:
+        run_id = start(served, "held")
+        site.wait_for("hold holds")
+        served.send(signal.SIGTERM)
+        wait_until(lambda: "503" in ready(served.port), "it is not ready any more")
+        with client(served) as http:
+            assert http.get("/health").status_code == 200
+            for path in ("/runs/stream", "/runs/invoke"):
+                refused = http.post(path, json={"graph": "linear", "input": {"log": []}})
+                assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
+                assert int(refused.headers["retry-after"]) > 0
+            assert http.get(f"/runs/{run_id}").json()["status"] == "running"
+        # anything but a 200 that breaks off would make an EventSource give up for good
+        with RawExchange(served.port, "GET", f"/runs/{run_id}/stream", headers=EVENTSOURCE) as exchange:
+            exchange.read_all()
+            assert (exchange.status, exchange.is_dropped, exchange.is_ended) == (200, True, False)
+        site.open_gate()
+        assert served.reap() == 0
+    assert site.ask_database("SELECT count(*) FROM runs") == [(1,)]
 
 
 @pytest.mark.parametrize("graph", ["held", "stubborn", "threaded"])
@@ -79,7 +82,7 @@ def test_a_step_that_outlasts_the_grace_is_left_to_the_next_process(site: Site, 
 
 def test_a_deploy_is_no_crash_however_often_it_comes(site: Site) -> None:
     run_id = ""
-    for attempt in range(1, 6):
+    for attempt in range(1, 5):
         with site.served() as served:
             run_id = run_id or start(served, "held")
             site.wait_for("hold holds", attempt)
@@ -88,7 +91,7 @@ def test_a_deploy_is_no_crash_however_often_it_comes(site: Site) -> None:
     site.open_gate()
     with site.served() as served:
         frames = read(served, run_id)
-    assert restarts(frames) == [(attempt, "deploy") for attempt in range(2, 7)]
+    assert restarts(frames) == [(attempt, "deploy") for attempt in range(2, 6)]
     assert events(frames)[-1] == "complete"
 
 
@@ -204,11 +207,11 @@ def page(http: httpx.Client, run_id: str) -> list[Frame]:
 
 
 def test_a_second_signal_ends_it_at_once(site: Site) -> None:
-    with site.served(**LONG_GRACE) as served:
+    with site.served(LONG_GRACE) as served:
         run_id = start(served, "stubborn")
         site.wait_for("hold holds")
         served.send(signal.SIGTERM)
-        wait_until(lambda: not is_listening(served.port), "it takes no more connections")
+        wait_until(lambda: "503" in ready(served.port), "it is not ready any more")
         assert served.end(signal.SIGTERM) == 128 + signal.SIGTERM
     site.open_gate()
     with site.served() as served:
@@ -218,20 +221,20 @@ def test_a_second_signal_ends_it_at_once(site: Site) -> None:
 
 
 def test_readers_are_told_that_what_was_held_in_memory_is_gone(site: Site) -> None:
-    with site.served(RUNSTREAM_DATABASE_URL="memory:") as served, ThreadPoolExecutor(1) as pool:
+    with site.served(IN_MEMORY) as served, ThreadPoolExecutor(2) as pool:
         run_id = start(served, "held")
         site.wait_for("hold holds")
-        reading = pool.submit(read, served, run_id)
-        wait_until(lambda: open_streams(served.port), "a reader is there")
+        readings = [pool.submit(read, served, run_id), pool.submit(wait_in_line, served)]
+        wait_until(lambda: open_streams(served.port, 2), "readers are there")
         assert served.end(signal.SIGTERM) == 0
-        frames = reading.result()
-    assert events(frames)[-1] == "error"
-    assert frames[-1]["code"] == "server_shutdown"
-    assert nodes(frames) == ["one"]
+        frames, waited = [reading.result() for reading in readings]
+    assert (events(frames)[-1], nodes(frames)) == ("error", ["one"])
+    assert events(waited) == ["start", "error"]
+    assert [(end["code"], end["retryable"]) for end in (frames[-1], waited[-1])] == [("server_shutdown", True)] * 2
 
 
 def test_a_run_in_memory_that_ends_within_the_grace_tells_its_end(site: Site) -> None:
-    with site.served(RUNSTREAM_DATABASE_URL="memory:", **LONG_GRACE) as served, ThreadPoolExecutor(1) as pool:
+    with site.served({**LONG_GRACE, **IN_MEMORY}) as served, ThreadPoolExecutor(1) as pool:
         run_id = start(served, "holds_last")
         site.wait_for("hold holds")
         reading = pool.submit(read, served, run_id)
@@ -245,8 +248,14 @@ def test_a_run_in_memory_that_ends_within_the_grace_tells_its_end(site: Site) ->
     assert events(frames)[-1] == "complete"
 
 
-def open_streams(port: int) -> bool:
-    return "runstream_open_streams 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+def wait_in_line(served: Served) -> list[Frame]:
+    body = {"graph": "held", "thread_id": "t", "input": {"log": []}, "multitask_strategy": "enqueue"}
+    with client(served) as http:
+        return frames_of(http.post("/runs/stream", json=body).text)
+
+
+def open_streams(port: int, count: int = 1) -> bool:
+    return f"runstream_open_streams {count}.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
 
 
 def ready(port: int) -> str:
