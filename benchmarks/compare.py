@@ -1,122 +1,126 @@
-"""Runs the server, the bare loop and LangGraph alone in turn, several times, and prints medians.
-
-S: one stream of 2,000 tokens in a burst. B: 50 streams of 200 at once. F: the first frame of a one-token run, idle.
-"""
+"""Runs the server, the bare loop and LangGraph alone in turn, several times, and prints medians and ratios."""
 
 import argparse
-import asyncio
 import json
 import os
-import platform
-import socket
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from benchmarks.client import stream
+from benchmarks import alone, lifetime, provider, readers, streams, turns
+from benchmarks.client import exchange
+from benchmarks.contender import ALL, BARE_LOOP, ROOT, RUNSTREAM, Contender, langgraph_dev, on_core, scratch, serving
+from benchmarks.endpoint import endpoint
+from benchmarks.report import Measured, as_json, markdown
+from benchmarks.scenario import ALONE, Own, Scale, Scenario, Shared
+from benchmarks.streams import question
 
-ROOT = Path(__file__).parent.parent
-Row = dict[str, float]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(port: int) -> None:
-    for _ in range(600):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    raise TimeoutError("the server does not listen")
+SCENARIOS: Final[Sequence[Shared | Own]] = (
+    *streams.SCENARIOS,
+    *turns.SCENARIOS,
+    *readers.SCENARIOS,
+    *provider.SCENARIOS,
+    *lifetime.SCENARIOS,
+)
+QUICK_FACTOR: Final = 0.2
+REPEATS: Final = 5
 
 
-def pinned(core: int) -> Callable[[], None] | None:
-    """The contenders on one core and the client on another, where there are two."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return (lambda: os.sched_setaffinity(0, {cores[core]})) if len(cores) > 1 else None
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    scenarios: Sequence[Shared | Own]
+    contenders: Sequence[Contender]
+    scale: Scale
 
 
-def measure(command: list[str], port: int, repeats: int) -> Row:
+def measure(plan: Plan, measured: Measured) -> None:
+    """Everything once, one contender after the other."""
+    for contender in plan.contenders:
+        mine = [scenario for scenario in plan.scenarios if contender.name in scenario.contenders]
+        measure_shared(contender, [s for s in mine if isinstance(s, Shared)], plan.scale, measured)
+        for scenario in mine:
+            if isinstance(scenario, Own):
+                with measured.noting(scenario.key, contender.name):
+                    measured.add(scenario, contender.name, scenario.measure(contender, plan.scale))
+    measure_alone([s for s in plan.scenarios if s.key in alone.MEASURES], plan.scale, measured)
+
+
+def measure_shared(contender: Contender, scenarios: Sequence[Shared], scale: Scale, measured: Measured) -> None:
+    if not scenarios:
+        return
+    starting = measured.noting("start", contender.name)
+    with starting, scratch() as data_dir, serving(contender, data_dir, ALL) as server:
+        for _ in range(3):
+            exchange(server.port, [server.post(question(10))])
+        for scenario in scenarios:
+            with measured.noting(scenario.key, contender.name):
+                measured.add(scenario, contender.name, scenario.measure(server, scale))
+
+
+def measure_alone(scenarios: Sequence[Scenario], scale: Scale, measured: Measured) -> None:
+    if not scenarios:
+        return
+    command = [sys.executable, "-m", "benchmarks.alone", ",".join(s.key for s in scenarios), str(scale.factor)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pin = pinned(0)
-    with subprocess.Popen(command, cwd=ROOT, env=environment, preexec_fn=pin, stdout=subprocess.DEVNULL) as process:
-        try:
-            wait_for(port)
-            stream(port, 10, 1)
-            single = [stream(port, 2000, 1) for _ in range(repeats)]
-            burst = [stream(port, 200, 50) for _ in range(repeats)]
-            first = [stream(port, 1, 1).first_seconds[0] for _ in range(20 * repeats)]
-        finally:
-            process.terminate()
-    return {
-        "S tokens/s": statistics.median(2000 / m.seconds for m in single),
-        "S bytes/token": statistics.median(m.bytes / 2000 for m in single),
-        "B seconds": statistics.median(m.seconds for m in burst),
-        "B first frame p95 ms": 1000 * statistics.median(m.first_seconds[int(0.95 * 50)] for m in burst),
-        "F first frame ms": 1000 * statistics.median(first),
-    }
+    with scratch() as path:
+        done = subprocess.run(
+            command, cwd=path, env=environment, preexec_fn=on_core(0), stdout=subprocess.PIPE, check=True
+        )
+    rows = json.loads(done.stdout)
+    for scenario in scenarios:
+        measured.add(scenario, ALONE, rows[scenario.key])
 
 
-def measure_alone(repeats: int) -> Row:
-    """LangGraph without HTTP: what nobody can be faster than."""
-    from benchmarks.graph import graph
-
-    async def run(tokens: int) -> None:
-        question = {"messages": [("user", str(tokens))]}
-        async for _ in graph.astream(question, stream_mode=["updates", "messages"]):
-            pass
-
-    async def timed(tokens: int, runs: int) -> float:
-        begun = time.perf_counter()
-        await asyncio.gather(*(run(tokens) for _ in range(runs)))
-        return time.perf_counter() - begun
-
-    async def all_of_it() -> Row:
-        await timed(10, 1)
-        return {
-            "S tokens/s": statistics.median([2000 / await timed(2000, 1) for _ in range(repeats)]),
-            "B seconds": statistics.median([await timed(200, 50) for _ in range(repeats)]),
-        }
-
-    return asyncio.run(all_of_it())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    options = parser.parse_args()
-    rows: dict[str, Row] = {}
-    with tempfile.TemporaryDirectory() as data_dir:
-        for name in ("bare loop", "runstream"):
-            port = free_port()
-            command = [sys.executable, "-m", "benchmarks.bare", str(port)]
-            if name == "runstream":
-                serve = [sys.executable, "-m", "app", "serve", "--port", str(port), "--log-level", "warning"]
-                command = [*serve, "--config", "benchmarks/langgraph.json", "--data-dir", data_dir]
-            rows[name] = measure(command, port, options.repeats)
-    rows["LangGraph alone"] = measure_alone(options.repeats)
-    report(rows)
+def main() -> int:
+    options = parser().parse_args()
+    scenarios = chosen(options.scenarios, is_quick=options.quick)
+    scale = Scale(factor=options.scale or (QUICK_FACTOR if options.quick else 1.0))
+    plan = Plan(scenarios=scenarios, contenders=contenders(options.langgraph_dev), scale=scale)
+    measured = Measured(scenarios)
+    readers.allow_many_files()
+    with ExitStack() as stack:
+        if any(scenario.key == "C" for scenario in scenarios):
+            stack.enter_context(endpoint())
+        if pin := on_core(1):
+            pin()
+        for number in range(options.repeats or (1 if options.quick else REPEATS)):
+            sys.stderr.write(f"repeat {number + 1}\n")
+            measure(plan, measured)
+    sys.stdout.write(markdown(measured))
     if options.json:
-        options.json.write_text(json.dumps({"machine": platform.platform(), "rows": rows}, indent=2))
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(as_json(measured), indent=2))
+    return 1 if measured.failures else 0
 
 
-def report(rows: dict[str, Row]) -> None:
-    columns = list(rows["runstream"])
-    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    for name, row in rows.items():
-        lines.append(f"| {name} | {' | '.join(f'{row[c]:,.1f}' if c in row else '' for c in columns)} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+def contenders(command: Path | None) -> Sequence[Contender]:
+    return (BARE_LOOP, RUNSTREAM, *([langgraph_dev(command)] if command else []))
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
+    options.add_argument("--scenarios", help="some of " + ",".join(scenario.key for scenario in SCENARIOS))
+    options.add_argument("--repeats", type=int, help=f"how often everything is measured ({REPEATS}; quick: 1)")
+    options.add_argument("--langgraph-dev", type=Path, help="a `langgraph` command, whose `dev` is measured, too")
+    options.add_argument("--json", type=Path, help="write every repeat's figures here, too")
+    options.add_argument("--quick", action="store_true", help="the quick scenarios, small")
+    options.add_argument("--scale", type=float, help=f"how often or long, by a factor (1; quick: {QUICK_FACTOR})")
+    return options
+
+
+def chosen(keys: str | None, *, is_quick: bool) -> Sequence[Shared | Own]:
+    """The scenarios that are named; without names all, or the quick ones. Raises SystemExit for an unknown name."""
+    if keys is None:
+        return [scenario for scenario in SCENARIOS if scenario.is_in_quick or not is_quick]
+    named = keys.upper().split(",")
+    if unknown := set(named) - {scenario.key for scenario in SCENARIOS}:
+        raise SystemExit(f"There is no scenario {', '.join(sorted(unknown))}.")
+    return [scenario for scenario in SCENARIOS if scenario.key in named]
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
