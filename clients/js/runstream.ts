@@ -57,7 +57,20 @@ export interface TokenFrame extends Common {
   event: 'token';
   node: string;
   tags?: string[];
-  data: { id: string; content: string; role?: string; index?: number | string; reasoning?: string; last?: true };
+  data: {
+    id: string;
+    content: string;
+    role?: string;
+    index?: number | string;
+    reasoning?: string;
+    /** A content block that is no text: an image, a file; in LangChain's standard form. */
+    block?: JsonObject & { type: string };
+    /** What was noted of the text: citations. */
+    annotations?: Json[];
+    /** What a text that is JSON says so far, where `tokens.parsed` asks for it. */
+    parsed?: Json;
+    last?: true;
+  };
 }
 
 export interface ToolCallFrame extends Common {
@@ -72,7 +85,14 @@ export interface ToolCallDeltaFrame extends Common {
   event: 'tool_call_delta';
   node: string;
   tags?: string[];
-  data: { id: string; name: string; args: string; message_id: string };
+  data: {
+    id: string;
+    name: string;
+    args: string;
+    message_id: string;
+    /** What the arguments say so far, where `tokens.parsed` asks for it. */
+    parsed?: Json;
+  };
 }
 
 export interface ToolResultFrame extends Common {
@@ -214,6 +234,8 @@ export interface TokenPolicy {
   min_length?: number;
   exclude_whitespace?: boolean;
   pattern?: string;
+  /** Beside JSON that is being written, what it says so far. */
+  parsed?: boolean;
   /** In a start only: the mirror of the state carries the text, too. */
   in_state?: boolean;
 }

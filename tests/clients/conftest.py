@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,6 @@ from tests.clients.site import ROOT, Site
 from tests.clients.stage import Play, Result
 from tests.e2e import machine
 from tests.server import RunningServer, running
-
-# before the test modules, which import it
-sys.path.insert(0, str(ROOT / "clients" / "python"))
 
 JS_DIR = ROOT / "clients" / "js"
 TSC = JS_DIR / "node_modules" / "typescript" / "bin" / "tsc"

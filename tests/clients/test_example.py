@@ -78,7 +78,7 @@ def test_the_chat_keeps_what_was_said_before_it_was_stopped(
     page.goto(f"{site.origin}/examples/chat.html?graph=essay&server={example_server.url}")
     paragraphs, status = page.locator("#log p"), page.locator("#status")
     say(page, "tides")
-    expect(paragraphs).to_have_count(2)
+    paragraphs.nth(1).wait_for()
     page.get_by_role("button", name="Stop").click()
     expect(status).to_have_text("Stopped.")
     texts = paragraphs.all_inner_texts()

@@ -57,13 +57,20 @@ class NodeFrame(Common):
 
 
 class Token(TypedDict):
-    """`content` is the new text alone, `id` its message's."""
+    """`content` is the new text alone, `id` its message's.
+
+    `block` is a content block that is no text, in LangChain's standard form; `annotations` are citations and the like;
+    `parsed` is what a text that is JSON says so far, where `tokens.parsed` asks for it.
+    """
 
     id: str
     content: str
     role: NotRequired[str]
     index: NotRequired[int | str]
     reasoning: NotRequired[str]
+    block: NotRequired[dict[str, Json]]
+    annotations: NotRequired[list[Json]]
+    parsed: NotRequired[Json]
     last: NotRequired[Literal[True]]
 
 
@@ -89,12 +96,13 @@ class ToolCallFrame(Common):
 
 
 class ToolCallDelta(TypedDict):
-    """`args` is a piece of the arguments' JSON text."""
+    """`args` is a piece of the arguments' JSON text; `parsed` what they say so far, where `tokens.parsed` asks."""
 
     id: str
     name: str
     args: str
     message_id: str
+    parsed: NotRequired[Json]
 
 
 class ToolCallDeltaFrame(Common):

@@ -11,7 +11,11 @@ StreamMode: TypeAlias = Literal["updates", "messages", "custom", "values", "task
 
 
 class TokenPolicy(TypedDict, total=False):
-    """How token frames are sent. `in_state`, in a start only: the mirror of the state carries the text, too."""
+    """How token frames are sent.
+
+    `parsed`: beside JSON that is being written, what it says so far. `in_state`, in a start only: the mirror of the
+    state carries the text, too.
+    """
 
     flush: Literal["each"] | dict[Literal["count", "ms"], int]
     nodes: list[str]
@@ -20,6 +24,7 @@ class TokenPolicy(TypedDict, total=False):
     min_length: int
     exclude_whitespace: bool
     pattern: str
+    parsed: bool
     in_state: bool
 
 
