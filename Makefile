@@ -8,17 +8,21 @@ TEST_STAMP := $(VENV)/.test-installed
 # much of the suite waits for real sockets and clocks, so it takes more workers than there are cores
 WORKERS ?= 4
 
-.PHONY: run test check lint format lock clean browser bench
+.PHONY: run test check audit lint format lock clean browser proxies bench bench-quick
 
 run: $(RUN_STAMP)
 	$(BIN)/runstream serve
 
-test: check browser
+test: check audit browser proxies
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: lint
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# known holes in what is installed, and secrets in what is committed; what can't be reached is said, and no failure
+audit: $(TEST_STAMP)
+	$(BIN)/python -m tests.audit
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
@@ -31,6 +35,10 @@ format: $(TEST_STAMP)
 # installed by the package manager where that is possible; the tests that need it skip loudly elsewhere
 browser: $(TEST_STAMP)
 	@sh tests/e2e/install_browser.sh
+
+# the same for nginx and Caddy, which the settings in docs/deployment.md are tried with
+proxies:
+	@sh tests/e2e/install_proxies.sh
 
 $(VENV)/pyvenv.cfg:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12 ...")'
@@ -54,4 +62,7 @@ clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 bench: $(TEST_STAMP)
-	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.compare --json build/bench.json
+
+bench-quick: $(TEST_STAMP)
+	$(BIN)/python -m benchmarks.compare --quick

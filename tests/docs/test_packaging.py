@@ -82,7 +82,7 @@ def test_the_compose_file_has_one_service_with_a_volume_and_time_to_stop() -> No
     assert name == "runstream"
     assert service["volumes"] == ["data:/data"]
     assert "data" in compose()["volumes"]
-    assert service["env_file"] == [{"path": ".env", "required": False}]
+    assert service["env_file"] == [{"path": ".env", "required": True}]
     needed = SETTINGS.shutdown_grace_seconds + SETTINGS.stop_seconds
     assert float(service["stop_grace_period"].removesuffix("s")) > needed
 

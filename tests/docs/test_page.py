@@ -1,14 +1,16 @@
-"""The pages that are shipped, in a browser: the playground, the example, and the EventSource of the README."""
+"""The pages that are shipped, in a browser: the playground, the example, and the EventSource of the guide."""
 
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from tests.docs.document import README, blocks
+from tests.docs.document import blocks
 from tests.e2e import machine
-from tests.server import RunningServer
+from tests.server import ROOT, RunningServer, running
 
+SECURITY = ROOT / "docs" / "security.md"
+KEY = "key-of-ada"
 PLAN = "Here is how I would go about"
 REPORT = "Approved by everybody, and done: a walk"
 
@@ -21,6 +23,14 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """The example graphs, for who has a key."""
+    env = {"RUNSTREAM_API_KEYS": f"ada:{KEY}", "OPENAI_API_KEY": ""}
+    with running(tmp_path_factory.mktemp("keys") / "data", config=ROOT / "langgraph.json", env=env) as server:
+        yield server
 
 
 @pytest.fixture
@@ -152,17 +162,41 @@ def test_the_example_page_of_another_origin_survives_reloads_from_the_question_t
     expect(page.locator("#said")).to_have_text(REPORT)
 
 
-def test_the_event_source_of_the_readme_shows_the_words_and_stops_at_the_end(
-    page: Page, examples: RunningServer
-) -> None:
-    snippet = next(block.text for block in blocks(README, "js") if "EventSource" in block.text)
-    page.goto(f"{examples.url}/health")
-    page.evaluate(f"() => {{ document.body.textContent = ''; {snippet}; window.source = source; }}")
+def test_the_event_source_of_the_guide_shows_the_words_and_stops_at_the_end(page: Page, asking: RunningServer) -> None:
+    (snippet,) = blocks(SECURITY, "js")
+    before = run_count(asking)
+    page.goto(f"{asking.url}/health")
+    page.evaluate("key => sessionStorage.setItem('key', key)", KEY)
+    page.evaluate(f"async () => {{ document.body.textContent = ''; {snippet.text}; window.source = source; }}")
 
     page.wait_for_function("window.source.readyState === EventSource.CLOSED")
     expect(page.locator("body")).to_have_text(
         "You said: “Hello”. I am a scripted model with no opinion of my own, "
         "but I say so word by word, as a real one would."
     )
-    with examples.client() as client:
-        assert len(client.get("/runs", params={"thread_id": "demo"}).json()["runs"]) == 1
+    assert run_count(asking) == before + 1
+
+
+def run_count(server: RunningServer) -> int:
+    with server.client(headers={"X-Api-Key": KEY}) as client:
+        return len(client.get("/runs").json()["runs"])
+
+
+def test_the_playground_asks_for_a_key_where_the_server_does(page: Page, asking: RunningServer) -> None:
+    page.goto(asking.url)
+    page.get_by_label("Key").fill(KEY)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    page.get_by_label("Message").fill("hello")
+    page.keyboard.press("Enter")
+
+    expect(page.locator(".run-end")).to_contain_text("done")
+
+
+def test_the_description_is_shown_without_other_servers(page: Page, examples: RunningServer) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{examples.url}/docs")
+
+    expect(page.locator("#swagger-ui")).to_contain_text("/runs/{run_id}/stream")
+    assert [url for url in asked if not url.startswith((examples.url, "data:"))] == []

@@ -1,4 +1,4 @@
-"""What a machine must have for these tests: curl, Node with npm, Chromium."""
+"""What a machine must have for these tests: curl, Node with npm, Chromium, nginx, Caddy."""
 
 import contextlib
 import fcntl
@@ -20,6 +20,12 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrom
 
 def find_curl() -> str:
     return shutil.which("curl") or missing("curl is not installed, so nothing was tried with it.")
+
+
+def find_proxy(name: str) -> str:
+    """nginx or Caddy; Debian keeps the first one where only root looks."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    return found or missing(f"{name} is not installed, so its settings were not tried: run install_proxies.sh as root.")
 
 
 def find_chromium() -> str:
