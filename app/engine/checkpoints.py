@@ -27,7 +27,7 @@ from langgraph.pregel import Pregel
 
 from app.engine.backend import Backend, FileBackend, MemoryBackend, Writer, set_up
 from app.engine.prune import Keep, SavedAt, delete_places, read_below, read_places, surplus_below
-from app.engine.saved import SavedCheckpoints
+from app.engine.saved import SavedCheckpoints, Saves
 from app.engine.undo import keep_writes, undo_checkpoints
 from app.errors import LeaseLost
 from app.runs.model import Lease, scoped
@@ -232,17 +232,9 @@ class RunSaver(BaseCheckpointSaver[str]):
         self._pinned_id: str | None = None
         self._kept = SavedCheckpoints()
         self._own: set[str] = set()  # the checkpoints that this attempt has saved
-        self._begun: set[asyncio.Future[Any]] = set()  # begun, and not committed yet
+        self._saves = Saves()
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
-
-    def leave_journal(self) -> None:
-        """What is saved from now on is no node's: the log takes nothing more before its end, so no save may wait.
-
-        Nor does one fail because a stop has kept others from the database: nothing has taken up what they held.
-        """
-        self._journal = self._flush = None
-        self._kept = SavedCheckpoints()
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -415,16 +407,11 @@ class RunSaver(BaseCheckpointSaver[str]):
                 pass_fence(connection, lease)
             return operation(self._on(connection))
 
-        # cancelled between its start and its commit, a save would leave a step without its checkpoint (fact 26)
-        write = asyncio.ensure_future(self._backend.write(fenced))  # noqa: TID251 it outlives who began it; see `settle`
-        self._begun.add(write)
-        write.add_done_callback(self._begun.discard)
-        return await asyncio.shield(write)
+        return await self._saves.run(lambda: self._backend.write(fenced))
 
-    async def settle(self) -> None:
-        """Return when all that was begun is committed or has failed: what is read then is what the attempt has left."""
-        if self._begun:
-            await asyncio.wait(self._begun)
+    async def close(self) -> None:
+        """Return when all that was begun is saved or has failed; what comes later is refused, with LeaseLost."""
+        await self._saves.close()
 
     def _on(self, connection: sqlite3.Connection) -> PlainSaver:
         saver = PlainSaver(connection, serde=self.serde)

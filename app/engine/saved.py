@@ -6,13 +6,15 @@ wrote must not be there before the task's own record is: the task would be over,
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 
-from app.errors import StoreUnavailable
+from app.errors import LeaseLost, StoreUnavailable
+
+T = TypeVar("T")
 
 
 class SavedCheckpoints:
@@ -113,3 +115,31 @@ class SavedCheckpoints:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+class Saves:
+    """The saves of one attempt: each one that was begun is ended, whoever is cancelled, and none begins after it.
+
+    LangGraph's own tasks outlive a graph that is cancelled while it waits for them, and would save one more checkpoint
+    when the run has ended.
+    """
+
+    def __init__(self) -> None:
+        self._begun: set[asyncio.Future[Any]] = set()
+        self._is_closed = False
+
+    async def run(self, save: Callable[[], Awaitable[T]]) -> T:
+        """What `save` gives. Raises LeaseLost when the attempt is over."""
+        if self._is_closed:
+            raise LeaseLost("This attempt has ended.")
+        # cancelled between its start and its commit, a save would leave a step without its checkpoint (fact 26)
+        begun = asyncio.ensure_future(save())  # noqa: TID251 it outlives who began it
+        self._begun.add(begun)
+        begun.add_done_callback(self._begun.discard)
+        return await asyncio.shield(begun)
+
+    async def close(self) -> None:
+        """Let nothing more begin, and return when all that was begun is saved or has failed."""
+        self._is_closed = True
+        if self._begun:
+            await asyncio.wait(self._begun)
