@@ -132,7 +132,7 @@ async def open_context(settings: Settings, tracing: Tracing | None = None) -> As
         stack.push_async_callback(checkpoints.aclose)
         metrics = Metrics()
         metrics.gauge("waiting_nodes", "Nodes that wait for a thread.", lambda: threads.waiting)
-        await stack.enter_async_context(
+        watchdog = await stack.enter_async_context(
             LoopWatchdog(
                 blocked_seconds=settings.blocked_loop_seconds,
                 who_runs=who_runs,
@@ -141,7 +141,8 @@ async def open_context(settings: Settings, tracing: Tracing | None = None) -> As
             )
         )
         context = compose(settings, registry, store, checkpoints, authenticator, metrics, tracing)
-        stack.callback(keep_leases(context.runs, store, settings).close)  # until the drain has ended
+        # until the drain has ended, and no longer than the watchdog, which it asks
+        stack.callback(keep_leases(context.runs, store, watchdog, settings).close)
         stack.push_async_callback(context.runs.drain)
         await context.graphs.check()
         await context.runs.take_up()
@@ -206,10 +207,11 @@ def has_stuck_nodes() -> bool:
     return any_stuck()
 
 
-def keep_leases(runs: RunService, store: Store, settings: Settings) -> LeaseKeeper:
+def keep_leases(runs: RunService, store: Store, watchdog: LoopWatchdog, settings: Settings) -> LeaseKeeper:
     keeper = LeaseKeeper(
         runs.leases,
         store.renew_now,
+        stuck_for=lambda: watchdog.stuck_seconds,
         lease_seconds=settings.lease_seconds,
         stuck_seconds=settings.stuck_loop_seconds,
     )

@@ -4,10 +4,8 @@ When the loop has been stuck for so long that its process may be taken for dead,
 process may go on with the runs then, and whatever this one still writes for them is refused (fact 39).
 """
 
-import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -19,24 +17,25 @@ RENEWALS: Final = 3  # in the time that a lease lasts, so that one may fail
 
 
 class LeaseKeeper:
-    """`leases` gives the leases to keep; `renew` keeps them, and blocks. Both are called in the keeper's thread."""
+    """`leases` gives the leases to keep; `renew` keeps them, and blocks; `stuck_for` says how long the loop is stuck.
+
+    All three are called in the keeper's thread, between `start` and the end of `close`; `stuck_for` gives seconds.
+    """
 
     def __init__(
         self,
         leases: Callable[[], Sequence[Lease]],
         renew: Callable[[Sequence[Lease]], None],
         *,
+        stuck_for: Callable[[], float],
         lease_seconds: float,
         stuck_seconds: float,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._leases = leases
         self._renew = renew
+        self._stuck_for = stuck_for
         self._every_seconds = lease_seconds / RENEWALS
         self._stuck_seconds = stuck_seconds
-        self._monotonic = monotonic
-        self._loop = asyncio.get_running_loop()
-        self._turned_at = monotonic()  # when the loop last showed that it turns
         self._is_given_up = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="lease-keeper", daemon=True)
@@ -52,7 +51,7 @@ class LeaseKeeper:
 
     def keep(self) -> None:
         """One round: renew, unless the loop is stuck."""
-        stuck_for = self._monotonic() - self._turned_at
+        stuck_for = self._stuck_for()
         if stuck_for < self._stuck_seconds:
             self._is_given_up = False
             if leases := self._leases():
@@ -60,16 +59,6 @@ class LeaseKeeper:
         elif not self._is_given_up:
             self._is_given_up = True
             logger.error("the event loop has been stuck for %.0f seconds: its leases are given up", stuck_for)
-        self._ask()
-
-    def _ask(self) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._turned)
-        except RuntimeError:  # closed: the process ends
-            self._closing.set()
-
-    def _turned(self) -> None:
-        self._turned_at = self._monotonic()
 
     def _work(self) -> None:
         while not self._closing.wait(self._every_seconds):
