@@ -29,6 +29,7 @@ from app.engine.translate import Translator, TranslatorOptions
 from app.errors import LimitExceeded, RunstreamError
 from app.runs.engine import Cause, Conclusion, Drained, Failed, Finished, Log, Lost, Past, RestartReason, Stopped
 from app.runs.event import EventKind, NewEvent
+from app.runs.failure import error_fields
 from app.runs.model import CancelReason, Ending, EndStatus, Lease, Run, RunError, ThreadStatus
 from app.runs.trace import Tracing
 
@@ -237,15 +238,10 @@ class GraphExecution:
         return "model_error" if self._tap.watch.is_model_error(error) else "graph_error"
 
     async def _error(self, code: str, status: EndStatus, exposed: str | None = None) -> Conclusion:
-        message, node = exposed or SENTENCES[code], self._translator.failed_node
-        fields = {
-            "error": message,
-            "code": code,
-            "node": node if node is not None and self._exposure.shows(node) else None,
-            "run_id": self._run.run_id,
-            "retryable": code in RETRYABLE,
-        }
-        return await self._ended("error", status, fields, RunError(code=code, message=message))
+        error, node = RunError(code=code, message=exposed or SENTENCES[code]), self._translator.failed_node
+        shown = node if node is not None and self._exposure.shows(node) else None
+        fields = error_fields(error, run_id=self._run.run_id, retryable=code in RETRYABLE, node=shown)
+        return await self._ended("error", status, fields, error)
 
     async def _ended(
         self, kind: EventKind, status: EndStatus, fields: Mapping[str, Any], error: RunError | None = None

@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from app.errors import LeaseLost
 from app.runs.engine import (
     Cause,
@@ -28,7 +26,7 @@ from app.runs.engine import (
     RestartReason,
     Stopped,
 )
-from app.runs.event import NewEvent
+from app.runs.failure import error_event
 from app.runs.label import RunLabel, current_run
 from app.runs.log import LogLimits, LogWriter
 from app.runs.model import CancelReason, Ending, Lease, Run, RunError
@@ -433,15 +431,8 @@ async def written(store: Store, run_key: str) -> AsyncIterator[Page]:
 
 def unreadable_end(run: Run) -> Conclusion:
     """The end of a run whose state could not be read: every log ends with a terminal event."""
-    message = "The run ended, but its result could not be read."
-    body = {
-        "event": "error",
-        "error": message,
-        "code": "graph_error",
-        "node": None,
-        "run_id": run.run_id,
-        "retryable": True,
-        "usage": None,
-    }
-    ending = Ending(status="error", thread_status="error", error=RunError(code="graph_error", message=message))
-    return Conclusion(events=[NewEvent("error", orjson.dumps(body))], ending=ending)
+    error = RunError(code="graph_error", message="The run ended, but its result could not be read.")
+    return Conclusion(
+        events=[error_event(error, run_id=run.run_id, retryable=True)],
+        ending=Ending(status="error", thread_status="error", error=error),
+    )

@@ -15,6 +15,7 @@ from app.errors import LeaseLost, RunstreamError, StaleThread, StoreUnavailable
 from app.runs.engine import Engine
 from app.runs.event import NewEvent
 from app.runs.executor import RunExecutor
+from app.runs.failure import error_event
 from app.runs.model import CancelReason, Ending, NewRun, Run, RunError, Thread, ThreadStatus, Turn
 from app.runs.request import RunRequest
 from app.runs.store import Store
@@ -135,17 +136,10 @@ class Turns:
             self._executor.start(claimed, lease)
 
     async def _refuse(self, run: Run, code: str, message: str, status: ThreadStatus | None = None) -> None:
-        body = {
-            "event": "error",
-            "error": message,
-            "code": code,
-            "node": None,
-            "run_id": run.run_id,
-            "retryable": code == SHUTDOWN,
-            "usage": None,
-        }
-        ending = Ending(status="error", thread_status=status or "idle", error=RunError(code=code, message=message))
-        await self._end(run, NewEvent("error", orjson.dumps(body)), ending, keeps_status=status is None)
+        error = RunError(code=code, message=message)
+        event = error_event(error, run_id=run.run_id, retryable=code == SHUTDOWN)
+        ending = Ending(status="error", thread_status=status or "idle", error=error)
+        await self._end(run, event, ending, keeps_status=status is None)
 
     async def _end(self, run: Run, event: NewEvent, ending: Ending, *, keeps_status: bool = True) -> None:
         events: Sequence[NewEvent] = [start_event(run, attempt=run.attempt + 1), event]

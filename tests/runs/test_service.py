@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import IdempotencyConflict, RunNotFound, ShuttingDown
+from app.errors import IdempotencyConflict, NothingToContinue, RunNotFound, ShuttingDown
 from app.runs.engine import Finished, Stopped
 from app.runs.executor import ExecutorLimits, RunExecutor
 from app.runs.model import Admission, Run
@@ -34,6 +34,10 @@ class Bench:
     async def start(self, thread_id: str = "t", **fields: object) -> Run:
         request = RunRequest(owner="", action=NewInput(value={}), fingerprint="f", thread_id=thread_id, **fields)  # type: ignore[arg-type]
         return (await self.service.start(request)).run
+
+    async def last(self, run: Run) -> bytes:
+        """The text of the last event of a run that has ended."""
+        return (await self.store.read(run.key, after=0)).events[-1].text
 
     async def kinds(self, run: Run) -> list[str]:
         """The events of a run, read to its end."""
@@ -167,7 +171,34 @@ def test_a_run_whose_end_cannot_be_read_ends_with_an_error() -> None:
             it.engine.executions[0].conclusion_error = OSError("the disk is gone")
             await it.service.cancel("", run.run_id, wait=True)
             assert await it.kinds(run) == ["start", "error"]
-            assert (await it.service.get("", run.run_id)).status == "error"
+            assert await it.last(run) == (
+                b'{"event":"error","error":"The run ended, but its result could not be read.","code":"graph_error",'
+                b'"node":null,"run_id":"%b","retryable":true,"usage":null,"seq":2}' % run.run_id.encode()
+            )
+            ended = await it.service.get("", run.run_id)
+            assert (ended.status, ended.error and ended.error.code) == ("error", "graph_error")
+
+    asyncio.run(scenario())
+
+
+def test_a_run_that_cannot_begin_at_its_turn_ends_with_the_error_that_its_request_would_have_had() -> None:
+    async def refuse() -> None:
+        raise NothingToContinue
+
+    async def scenario() -> None:
+        async with bench(for_ever) as it:
+            first = await it.start()
+            waiting = await it.start(multitask_strategy="enqueue")
+            it.engine.planning = refuse
+            await it.service.cancel("", first.run_id, wait=True)
+            assert await it.kinds(waiting) == ["start", "error"]
+            assert await it.last(waiting) == (
+                b'{"event":"error","error":"The thread is neither paused nor failed, so there is nothing to continue.",'
+                b'"code":"nothing_to_continue","node":null,"run_id":"%b","retryable":false,"usage":null,"seq":2}'
+                % waiting.run_id.encode()
+            )
+            ended = await it.service.get("", waiting.run_id)
+            assert (ended.status, ended.error and ended.error.code) == ("error", "nothing_to_continue")
 
     asyncio.run(scenario())
 
