@@ -6,13 +6,14 @@ from a CancelledError afterwards.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.errors import LeaseLost
+from app.runs.audience import Audiences
 from app.runs.engine import (
     Cause,
     Conclusion,
@@ -50,37 +51,6 @@ class ExecutorLimits:
     stop_seconds: float = 30.0
     shutdown_grace_seconds: float = 20.0
     log: LogLimits = field(default_factory=LogLimits)
-
-
-class Audience:
-    """Who looks on at a run. When nobody has for the grace, `left` is called; None: nobody need look on."""
-
-    def __init__(self, grace_seconds: float | None, left: Callable[[], None]) -> None:
-        self._grace_seconds = grace_seconds
-        self._timer: asyncio.TimerHandle | None = None
-        self._readers = 0
-        self._is_over = False
-        self.left = left
-        self._watch()
-
-    def enter(self) -> None:
-        self._readers += 1
-        self._watch()
-
-    def leave(self) -> None:
-        self._readers -= 1
-        self._watch()
-
-    def close(self) -> None:
-        self._is_over = True
-        self._watch()
-
-    def _watch(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._readers == 0 and self._grace_seconds is not None and not self._is_over:
-            self._timer = asyncio.get_running_loop().call_later(self._grace_seconds, lambda: self.left())
 
 
 class ActiveRun:
@@ -143,7 +113,7 @@ class RunExecutor:
         self._observer: Observer = observer or Nobody()
         self._tracing = tracing or Untraced()
         self._active: dict[str, ActiveRun] = {}
-        self._audiences: dict[str, Audience] = {}  # of the active runs, and of those that wait for their turn
+        self._audiences = Audiences(limits.disconnect_grace_seconds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._when_free: Callable[[str], Awaitable[None]] = nobody_waits
         self._closing = False
@@ -183,7 +153,7 @@ class RunExecutor:
     def wait_turn(self, run: Run, dismiss: Callable[[Run, CancelReason], Awaitable[None]]) -> None:
         """Watch over a run that has not begun: when nobody looks on for the grace, it is dismissed."""
         if run.key not in self._audiences:
-            self._audience(run, lambda: self._spawn(self._dismiss(run, dismiss), name=f"dismiss {run.run_id}"))
+            self._audiences.watch(run, lambda: self._spawn(self._dismiss(run, dismiss), name=f"dismiss {run.run_id}"))
 
     async def _dismiss(self, run: Run, dismiss: Callable[[Run, CancelReason], Awaitable[None]]) -> None:
         try:
@@ -193,16 +163,7 @@ class RunExecutor:
 
     def forget(self, run_key: str) -> None:
         """A run has ended without ever being begun."""
-        if audience := self._audiences.pop(run_key, None):
-            audience.close()
-
-    def _audience(self, run: Run, left: Callable[[], None]) -> None:
-        grace = self._limits.disconnect_grace_seconds if run.on_disconnect == "cancel" else None
-        known = self._audiences.get(run.key)
-        if known is None:
-            self._audiences[run.key] = Audience(grace, left)
-        else:
-            known.left = left
+        self._audiences.forget(run_key)
 
     def start(self, run: Run, lease: Lease, *, restart: RestartReason | None = None) -> None:
         """Begin an attempt, the first one or, after a crash or a deploy, another.
@@ -226,7 +187,7 @@ class RunExecutor:
             self._observer.run_taken_up("lost" if run.crashes >= MAX_CRASHES else restart)
         if run.cancel_reason is not None:
             active.cancel(run.cancel_reason)
-        self._audience(run, lambda: active.cancel("disconnect"))
+        self._audiences.watch(run, lambda: active.cancel("disconnect"))
         active.supervisor = asyncio.create_task(self._supervise(active), name=f"run {run.run_id}")  # noqa: TID251
 
     def cancel(self, run_key: str, reason: CancelReason, *, keep_partial: bool = False) -> bool:
@@ -247,18 +208,9 @@ class RunExecutor:
         if active := self._active.get(run_key):
             await active.done.wait()
 
-    @contextlib.contextmanager
-    def attach(self, run_key: str) -> Iterator[None]:
+    def attach(self, run_key: str) -> AbstractContextManager[None]:
         """Look on: while somebody does, the clock of `on_disconnect` stands still."""
-        audience = self._audiences.get(run_key)
-        if audience is None:
-            yield
-            return
-        audience.enter()
-        try:
-            yield
-        finally:
-            audience.leave()
+        return self._audiences.attach(run_key)
 
     @property
     def is_durable(self) -> bool:
@@ -324,7 +276,7 @@ class RunExecutor:
             active.clear_timers()
             if self._active.get(active.run.key) is active:  # not when its next attempt is here, too
                 del self._active[active.run.key]
-                self.forget(active.run.key)
+                self._audiences.forget(active.run.key)
             active.done.set()
         await self._free(active.run.thread_key)
 
