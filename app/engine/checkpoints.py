@@ -26,10 +26,10 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.pregel import Pregel
 
 from app.engine.backend import Backend, FileBackend, MemoryBackend, Writer, set_up
+from app.engine.fence import move_fence, pass_fence
 from app.engine.prune import Keep, SavedAt, delete_places, read_below, read_places, surplus_below
 from app.engine.saved import SavedCheckpoints, Saves
 from app.engine.undo import keep_writes, undo_checkpoints
-from app.errors import LeaseLost
 from app.runs.model import Lease, scoped
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "MemoryBackend",
     "RunSaver",
     "Writer",
-    "pass_fence",
     "set_up",
     "with_checkpoints",
 ]
@@ -66,25 +65,6 @@ def has_ended(writes: Sequence[tuple[str, Any]]) -> bool:
     """Whether these are the writes of a task that came to its end: with an output, and no failure or question."""
     channels = {channel for channel, _ in writes}
     return bool(channels - CONTROL) and not channels & UNFINISHED
-
-
-def pass_fence(connection: sqlite3.Connection, lease: Lease) -> None:
-    """Raise LeaseLost when a later claim of the thread has written; otherwise keep earlier ones out from now on."""
-    if move_fence(connection, lease.thread_key, lease.version):
-        for table in ("node_events", "undo_places", "undo_writes"):
-            stale = (lease.thread_key, lease.run_key)
-            connection.execute(f"DELETE FROM {table} WHERE thread_key = ? AND run_key <> ?", stale)
-
-
-def move_fence(connection: sqlite3.Connection, thread_key: str, version: int) -> bool:
-    """Whether this version of the thread is the first one to write as late. Raises LeaseLost when a later one has."""
-    row = connection.execute("SELECT version FROM fences WHERE thread_key = ?", (thread_key,)).fetchone()
-    if row is not None and row[0] > version:
-        raise LeaseLost(f"thread {thread_key}: claim {version} is older than {row[0]}")
-    if row is not None and row[0] == version:
-        return False
-    connection.execute("INSERT OR REPLACE INTO fences VALUES (?, ?)", (thread_key, version))
-    return True
 
 
 def put_writes(

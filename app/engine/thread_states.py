@@ -14,9 +14,10 @@ from langgraph.checkpoint.sqlite.utils import load_pending_writes, pending_write
 from langgraph.errors import InvalidUpdateError
 from langgraph.types import Command, Send, StateSnapshot, StateUpdate
 
-from app.engine.checkpoints import Checkpoints, MemoryBackend, RunSaver, pass_fence, with_checkpoints
+from app.engine.checkpoints import Checkpoints, MemoryBackend, RunSaver, with_checkpoints
 from app.engine.engine import GraphEngine
 from app.engine.exposure import Exposure
+from app.engine.fence import pass_fence
 from app.engine.inputs import check_nodes, jumps
 from app.engine.jsonable import jsonable
 from app.engine.prune import Keep, has_deltas

@@ -24,7 +24,6 @@ from app.engine.checkpoints import (
     FileBackend,
     MemoryBackend,
     has_ended,
-    pass_fence,
     set_up,
     with_checkpoints,
 )
@@ -104,40 +103,6 @@ class Journal:
 
 
 # -- the fence --------------------------------------------------------------------------------------------------------
-
-
-def fence() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    set_up(connection)
-    return connection
-
-
-@pytest.mark.parametrize(("first", "second", "refused"), [(1, 1, False), (1, 2, False), (2, 1, True), (5, 4, True)])
-def test_a_claim_locks_earlier_ones_out_and_no_others(first: int, second: int, refused: bool) -> None:
-    connection = fence()
-    pass_fence(connection, lease(first))
-    if refused:
-        with pytest.raises(LeaseLost):
-            pass_fence(connection, lease(second))
-    else:
-        pass_fence(connection, lease(second))
-    connection.close()
-
-
-def test_a_fence_stands_round_one_thread_only() -> None:
-    connection = fence()
-    pass_fence(connection, lease(5, thread="o/a"))
-    pass_fence(connection, lease(1, thread="o/b"))
-    connection.close()
-
-
-def test_a_later_claim_clears_the_node_events_of_other_runs() -> None:
-    connection = fence()
-    for run in ("old", "new"):
-        connection.execute("INSERT INTO node_events VALUES ('o/t', ?, 'task', x'7b7d')", (f"o/{run}",))
-    pass_fence(connection, lease(1, run="new"))
-    assert connection.execute("SELECT run_key FROM node_events").fetchall() == [("o/new",)]
-    connection.close()
 
 
 def test_whoever_lost_the_thread_can_write_neither_checkpoints_nor_writes(opened: Any) -> None:
