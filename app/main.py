@@ -254,12 +254,46 @@ def compose(
     metrics: Metrics,
     tracing: Tracing | None = None,
 ) -> Context:
-    execution_limits = ExecutionLimits(
+    """What the routes work with, made of what is open. Raises ConfigInvalid."""
+    worker = str(uuid.uuid4())
+    engine = GraphEngine(registry, checkpoints, execution_limits(settings), tracing)
+    executor = RunExecutor(
+        store,
+        engine,
+        executor_limits(settings),
+        durable=not settings.is_in_memory,
+        observer=metrics,
+        tracing=tracing,
+    )
+    runs = RunService(store, engine, executor, worker=worker, admission=make_admission(settings), tracing=tracing)
+    threads = ThreadService(store, GraphThreadStates(engine, checkpoints), worker=worker, when_free=runs.take_turn)
+    streams = Streams(stream_limits(settings))
+    add_gauges(metrics, executor, runs, streams)
+    return Context(
+        runs=runs,
+        threads=threads,
+        graphs=engine,
+        store=store,
+        streams=streams,
+        access=make_door(settings, authenticator),
+        heartbeat_seconds=settings.heartbeat_seconds,
+        max_body_bytes=settings.max_body_bytes,
+        allowed_origins=frozenset(settings.cors_origins),
+        metrics=metrics.registry,
+        refused=metrics.refused,
+    )
+
+
+def execution_limits(settings: Settings) -> ExecutionLimits:
+    return ExecutionLimits(
         max_recursion_limit=settings.max_recursion_limit,
         max_frame_bytes=settings.max_frame_bytes,
         expose_errors=settings.expose_errors,
     )
-    executor_limits = ExecutorLimits(
+
+
+def executor_limits(settings: Settings) -> ExecutorLimits:
+    return ExecutorLimits(
         disconnect_grace_seconds=settings.disconnect_grace_seconds,
         max_timeout_seconds=settings.max_timeout_seconds,
         idle_timeout_seconds=settings.idle_timeout_seconds,
@@ -271,39 +305,29 @@ def compose(
             max_waiting_bytes=settings.max_waiting_bytes,
         ),
     )
-    worker = str(uuid.uuid4())
-    engine = GraphEngine(registry, checkpoints, execution_limits, tracing)
-    executor = RunExecutor(
-        store, engine, executor_limits, durable=not settings.is_in_memory, observer=metrics, tracing=tracing
-    )
-    admission = Admission(max_active=settings.max_concurrent_runs, max_active_of_owner=settings.max_runs_per_owner)
-    runs = RunService(store, engine, executor, worker=worker, admission=admission, tracing=tracing)
-    stream_limits = StreamLimits(
+
+
+def stream_limits(settings: Settings) -> StreamLimits:
+    return StreamLimits(
         max_streams=settings.max_streams,
         max_streams_per_owner=settings.max_streams_per_owner,
         max_stream_seconds=settings.max_stream_seconds,
     )
-    streams = Streams(stream_limits)
-    add_gauges(metrics, executor, runs, streams)
-    return Context(
-        runs=runs,
-        threads=ThreadService(store, GraphThreadStates(engine, checkpoints), worker=worker, when_free=runs.take_turn),
-        graphs=engine,
-        store=store,
-        streams=streams,
-        access=Door(
-            authenticator=authenticator,
-            stream_tokens=StreamTokens(stream_secret(settings), seconds=settings.stream_token_seconds),
-            rate_limit=RateLimit(settings.rate_limit) if settings.rate_limit else None,
-            metrics_token=settings.metrics_token.get_secret_value(),
-            recheck_seconds=settings.auth_recheck_seconds,
-            socket_seconds=settings.socket_auth_seconds,
-        ),
-        heartbeat_seconds=settings.heartbeat_seconds,
-        max_body_bytes=settings.max_body_bytes,
-        allowed_origins=frozenset(settings.cors_origins),
-        metrics=metrics.registry,
-        refused=metrics.refused,
+
+
+def make_admission(settings: Settings) -> Admission:
+    return Admission(max_active=settings.max_concurrent_runs, max_active_of_owner=settings.max_runs_per_owner)
+
+
+def make_door(settings: Settings, authenticator: Authenticator) -> Door:
+    """Who may come in, and how often. Raises ConfigInvalid where no secret can be kept."""
+    return Door(
+        authenticator=authenticator,
+        stream_tokens=StreamTokens(stream_secret(settings), seconds=settings.stream_token_seconds),
+        rate_limit=RateLimit(settings.rate_limit) if settings.rate_limit else None,
+        metrics_token=settings.metrics_token.get_secret_value(),
+        recheck_seconds=settings.auth_recheck_seconds,
+        socket_seconds=settings.socket_auth_seconds,
     )
 
 
