@@ -135,7 +135,8 @@ class RunService:
                 waits += 1
                 if busy.fields["run_id"] is not None or waits > max_waits:
                     raise
-                # no run, but its state is being edited, or old checkpoints are deleted: that takes a moment
+                # no run, but its state is being edited, or old checkpoints are deleted: that takes a moment. It is not
+                # put in line meanwhile: the thread may be being deleted, and the runs that wait on it with it
                 await asyncio.sleep(WAIT_SECONDS)
         raise ThreadBusy(new.thread_id, None)
 
@@ -375,9 +376,8 @@ class RunService:
         for run in await self._store.list_claimable(self._admission.max_active):
             if run.status == "pending":
                 await self._turns.take(run.thread_key)
-            elif not self._executor.is_active(
-                run.key
-            ):  # one whose lease ran out while the loop was stuck is ours still
+            # one whose lease ran out while the loop was stuck is ours still
+            elif not self._executor.is_active(run.key):
                 await self._take_over(run)
 
     async def _take_over(self, run: Run) -> None:
