@@ -61,11 +61,12 @@ def admit(new: NewRun, standing: Standing, *, is_claimed: bool, admission: Admis
         raise ThreadNotFound(new.thread_id)
     if standing.graph is not None and standing.graph != new.graph:
         raise GraphMismatch(new.thread_id, standing.graph)
-    is_busy = standing.held or standing.active_run_id is not None
+    if standing.held:
+        # not even in line: it may be deleted with all of its runs; if not, it is free in a moment
+        raise ThreadBusy(new.thread_id, None)
+    is_busy = standing.active_run_id is not None
     if is_busy and new.multitask_strategy == "reject":
         raise ThreadBusy(new.thread_id, standing.active_run_id)
-    if is_claimed and standing.held and standing.active_run_id is None:
-        raise ThreadBusy(new.thread_id, None)  # there is no line to join, and the thread is free in a moment
     if is_claimed and is_busy:
         raise StaleThread(new.thread_id)
     if new.thread_version is not None and new.thread_version != standing.version:

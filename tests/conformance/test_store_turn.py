@@ -100,21 +100,17 @@ class TestTurn:
 
         play(backend, scenario)
 
-    def test_nothing_begins_on_a_thread_that_is_held(self, backend: Backend) -> None:
+    def test_nothing_begins_nor_waits_on_a_thread_that_is_held(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             await store.finish(await started(store), [COMPLETE], SUCCESS)
             await store.hold(thread_key_of(), "w1")
             for strategy in ("reject", "enqueue"):
-                new = new_run("run-2", multitask_strategy=strategy)
-                with pytest.raises(ThreadBusy):
-                    await store.accept(new, worker="w1", start=START, admission=ROOMY)
-            await waits(store, "run-2")
-            new = new_run("run-3", multitask_strategy="enqueue")
-            with pytest.raises(StaleThread):
-                await store.accept(new, worker="w1", start=START, admission=ROOMY)
-            assert await store.claim(key_of("run-2"), "w1", start=START) is None
-            assert await store.list_claimable(10) == []
+                for worker in ("w1", None):
+                    new = new_run("run-2", multitask_strategy=strategy)
+                    with pytest.raises(ThreadBusy):
+                        await store.accept(new, worker=worker, start=START, admission=ROOMY)
             await store.release(thread_key_of(), "w1", status=None)
+            await waits(store, "run-2")
             assert await store.claim(key_of("run-2"), "w1", start=START) is not None
 
         play(backend, scenario)
