@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 CLOSE_SECONDS = 3
 LEAVE_SECONDS = 1.0
 RELOAD_GRACE_SECONDS = 0.3
+YOUNG_OBJECTS = 10_000  # that are made before the youngest are looked at: a run makes some thousands
 
 OWN_OPTIONS = frozenset({"command", "target", "reload"})  # those that are no settings
 
@@ -118,6 +120,7 @@ def hurried(settings: Settings) -> Settings:
 
 
 def serve_on(listener: socket.socket, settings: Settings) -> int:
+    gc.disable()  # until all is imported that ever will be: see `spare_the_collector`
     from app.main import create_app
 
     app = create_app(settings)
@@ -144,6 +147,17 @@ def serve_on(listener: socket.socket, settings: Settings) -> int:
     except KeyboardInterrupt:
         return 0
     return 0 if server.started else 1
+
+
+def spare_the_collector() -> None:
+    """Collect garbage from here on, and never look at what the start has made.
+
+    A full collection of the half a million objects that the imports leave stops everything for a tenth of a second, and
+    comes each few hundred runs (docs/performance.md).
+    """
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
+    gc.enable()
 
 
 async def tasks_end() -> bool:
@@ -194,6 +208,7 @@ class Server(uvicorn.Server):
 
         with self.capture_signals():
             async with self._app.router.lifespan_context(self._app):
+                spare_the_collector()
                 await self._serve(sockets)
             if not await tasks_end() or has_stuck_nodes():  # the loop waits for threads, too
                 leave(0)

@@ -29,6 +29,7 @@ class Weight:
     """What a process holds."""
 
     objects: int
+    spared: int  # objects that no collection looks at
     tasks: int
     threads: int
     files: int
@@ -43,6 +44,7 @@ def weigh(server: RunningServer, client: httpx.Client) -> Weight:
     folder = Path(f"/proc/{server.process_id}")
     return Weight(
         objects=counted["objects"],
+        spared=counted["spared"],
         tasks=counted["tasks"],
         threads=len(list((folder / "task").iterdir())),
         files=len(list((folder / "fd").iterdir())),
@@ -87,6 +89,12 @@ def check_flat(before: Weight, after: Weight, *, things: int) -> None:
     assert after.files <= before.files + 6  # kept connections, and a reader of SQLite more
     assert after.objects - before.objects < max(things * 5, 3000)
     assert after.resident - before.resident < GROWTH_BYTES
+
+
+def test_no_collection_looks_at_what_the_start_has_made(server: RunningServer) -> None:
+    with server.client() as client:
+        weight = weigh(server, client)
+    assert weight.spared > weight.objects
 
 
 def test_many_runs_in_a_row_leave_nothing_behind(server: RunningServer) -> None:
