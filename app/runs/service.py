@@ -325,7 +325,8 @@ class RunService:
             if following is None:
                 following = await self._store.next_run(thread_key, after=last.key if last else None)
             if following is None:
-                if await self._is_silent(thread_key, last, patience()):
+                after_key = last.key if last else None
+                if not await self._store.wait_run(thread_key, after=after_key, seconds=patience()):
                     yield Slice(run=last, events=())
                 continue
             last, following = following, None
@@ -342,14 +343,6 @@ class RunService:
         if active is None or newest is None or active.created_at > newest.created_at:
             return newest, None
         return None, active
-
-    async def _is_silent(self, thread_key: str, last: Run | None, seconds: float | None) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._store.wait_run(thread_key, after=last.key if last else None)
-        except TimeoutError:
-            return True
-        return False
 
     async def page(self, run: Run, *, after: int, limit: int, wait_seconds: float) -> Page:
         """One page of the log; when there is nothing yet, waits at most so long for the first new event."""

@@ -4,7 +4,6 @@ Writers never know readers: a reader pulls what is after its cursor (`read`), an
 A notification is a hint, never data, so resuming, joining late, long-polling and a slow phone are all `tail`.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -165,10 +164,10 @@ class Store(Protocol):
         """
         ...
 
-    async def wait(self, run_key: str, *, after: int) -> None:
-        """Return when there may be something after `after`, or the log is closed. May return early, may never miss.
+    async def wait(self, run_key: str, *, after: int, seconds: float | None = None) -> bool:
+        """Return True when there may be something after `after`, or the log is closed. May be early, may never miss.
 
-        Safe to cancel.
+        False when nothing came for so many seconds. Safe to cancel.
         """
         ...
 
@@ -209,8 +208,11 @@ class Store(Protocol):
         """
         ...
 
-    async def wait_run(self, thread_key: str, *, after: str | None) -> None:
-        """Return when `next_run` may give a run. May return early, may never miss. Safe to cancel."""
+    async def wait_run(self, thread_key: str, *, after: str | None, seconds: float | None = None) -> bool:
+        """Return True when `next_run` may give a run. May be early, may never miss.
+
+        False when none came for so many seconds. Safe to cancel.
+        """
         ...
 
     async def expire_runs(self, seconds: float) -> Expiry:
@@ -290,6 +292,8 @@ class Store(Protocol):
 
 Patience = Callable[[], float | None]
 
+SILENCE: Final = Page(events=(), closed=False, is_live=True)
+
 
 async def tail(
     store: Store, run_key: str, *, after: int, patience: Patience = lambda: None
@@ -305,10 +309,6 @@ async def tail(
             after = page.events[-1].seq
         if page.closed:
             return
-        if page.events:
-            continue
-        try:
-            async with asyncio.timeout(patience()):
-                await store.wait(run_key, after=after)
-        except TimeoutError:
-            yield page
+        if page.is_live:  # `wait` knows whether this was all
+            while not await store.wait(run_key, after=after, seconds=patience()):
+                yield SILENCE

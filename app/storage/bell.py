@@ -3,13 +3,40 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 
-@dataclass(slots=True)
-class _Bell:
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    listeners: int = 0
+class Bell:
+    """Rings once. A future for each who waits, and a timer: half of what an Event and a timeout cost."""
+
+    def __init__(self) -> None:
+        self.listeners = 0
+        self.has_rung = False
+        self._waiting: set[asyncio.Future[bool]] = set()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Whether it has rung, within so many seconds. Safe to cancel."""
+        if self.has_rung:
+            return True
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Future[bool] = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, _settle, heard, False)
+        self._waiting.add(heard)
+        try:
+            return await heard
+        finally:
+            self._waiting.discard(heard)
+            if timer is not None:
+                timer.cancel()
+
+    def ring(self) -> None:
+        self.has_rung = True
+        for heard in self._waiting:
+            _settle(heard, True)
+
+
+def _settle(heard: asyncio.Future[bool], has_rung: bool) -> None:
+    if not heard.done():
+        heard.set_result(has_rung)
 
 
 class Bells:
@@ -20,18 +47,18 @@ class Bells:
     """
 
     def __init__(self) -> None:
-        self._bells: dict[str, _Bell] = {}
+        self._bells: dict[str, Bell] = {}
 
     def __len__(self) -> int:
         return len(self._bells)
 
     @contextmanager
-    def listen(self, run_key: str) -> Iterator[asyncio.Event]:
+    def listen(self, run_key: str) -> Iterator[Bell]:
         """Hear every ring from here on. To miss nothing, look at the log after this, not before."""
-        bell = self._bells.setdefault(run_key, _Bell())
+        bell = self._bells.setdefault(run_key, Bell())
         bell.listeners += 1
         try:
-            yield bell.event
+            yield bell
         finally:
             bell.listeners -= 1
             if not bell.listeners and self._bells.get(run_key) is bell:
@@ -40,7 +67,7 @@ class Bells:
     def ring(self, run_key: str) -> None:
         bell = self._bells.pop(run_key, None)
         if bell is not None:
-            bell.event.set()
+            bell.ring()
 
     def ring_all(self) -> None:
         for run_key in tuple(self._bells):

@@ -199,11 +199,10 @@ class MemoryStore:
         events = decide.cut(record.events, after, max_events=max_events, max_bytes=max_bytes)
         return decide.page(events, after=after, last_seq=record.run.last_seq, is_ended=record.run.is_ended)
 
-    async def wait(self, run_key: str, *, after: int) -> None:
+    async def wait(self, run_key: str, *, after: int, seconds: float | None = None) -> bool:
         self._require_open()
         with self._bells.listen(run_key) as bell:
-            if not self._has_news(run_key, after):
-                await bell.wait()
+            return self._has_news(run_key, after) or await bell.wait(seconds)
 
     async def request_cancel(self, run_key: str, reason: CancelReason) -> Run | None:
         record = self._runs.get(run_key)
@@ -249,11 +248,10 @@ class MemoryStore:
         later = (r.run for r in self._runs.values() if r.number > number and r.run.thread_key == thread_key)
         return next(later, None)
 
-    async def wait_run(self, thread_key: str, *, after: str | None) -> None:
+    async def wait_run(self, thread_key: str, *, after: str | None, seconds: float | None = None) -> bool:
         self._require_open()
         with self._bells.listen(runs_of(thread_key)) as bell:
-            if await self.next_run(thread_key, after=after) is None:
-                await bell.wait()
+            return await self.next_run(thread_key, after=after) is not None or await bell.wait(seconds)
 
     async def expire_runs(self, seconds: float) -> Expiry:
         due = [record for record in self._ended_before(seconds) if not record.run.expired]

@@ -143,11 +143,10 @@ class SqliteStore:
             )
         )
 
-    async def wait(self, run_key: str, *, after: int) -> None:
+    async def wait(self, run_key: str, *, after: int, seconds: float | None = None) -> bool:
         self._require_open()
         with self._bells.listen(run_key) as bell:  # before the look: what is committed after it rings
-            if not await self._has_news(run_key, after):
-                await bell.wait()
+            return await self._has_news(run_key, after) or await bell.wait(seconds)
 
     async def request_cancel(self, run_key: str, reason: CancelReason) -> Run | None:
         return await self._writer.run(lambda connection: self._runs.request_cancel(connection, run_key, reason))
@@ -173,11 +172,10 @@ class SqliteStore:
     async def next_run(self, thread_key: str, *, after: str | None) -> Run | None:
         return await self._readers.run(lambda connection: self._runs.next(connection, thread_key, after))
 
-    async def wait_run(self, thread_key: str, *, after: str | None) -> None:
+    async def wait_run(self, thread_key: str, *, after: str | None, seconds: float | None = None) -> bool:
         self._require_open()
         with self._bells.listen(runs_of(thread_key)) as bell:
-            if await self.next_run(thread_key, after=after) is None:
-                await bell.wait()
+            return await self.next_run(thread_key, after=after) is not None or await bell.wait(seconds)
 
     async def expire_runs(self, seconds: float) -> Expiry:
         def forget(expired: Expired) -> None:

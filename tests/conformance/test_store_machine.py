@@ -362,12 +362,12 @@ class RepeatedSeq(MemoryStore):
 class SubscribedTooLate(MemoryStore):
     """Looks at the log first and listens then."""
 
-    async def wait(self, run_key: str, *, after: int) -> None:
+    async def wait(self, run_key: str, *, after: int, seconds: float | None = None) -> bool:
         if self._has_news(run_key, after):
-            return
+            return True
         await asyncio.sleep(0)
         with self._bells.listen(run_key) as bell:
-            await bell.wait()
+            return await bell.wait(seconds)
 
 
 class UnfencedAppend(MemoryStore):
