@@ -7,9 +7,10 @@ Plain ASGI, and round the router, so that a new route is closed until somebody o
 import hmac
 import re
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -112,10 +113,15 @@ class Door:
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self.metrics_token.encode()):
             raise Unauthorized("Send the token for metrics.")
 
+    def end_of(self, access: Access) -> Callable[[], Awaitable[None]] | None:
+        """What returns when an access is over; None for one that has no end."""
+        has_end = access.identity.expires_at is not None or access.identity.is_rechecked
+        return partial(self.until_over, access) if has_end else None
+
     async def until_over(self, access: Access) -> None:
         """Return when an access is over: its time has come, or what gave it says no when it is asked again."""
         identity, expires_at = access.identity, access.identity.expires_at
-        if expires_at is None and not identity.is_rechecked:
+        if self.end_of(access) is None:
             await anyio.sleep_forever()
         while expires_at is None or time.time() < expires_at:
             left = MAX_SLEEP_SECONDS if expires_at is None else min(expires_at - time.time(), MAX_SLEEP_SECONDS)

@@ -32,6 +32,6 @@ async def follow_thread(thread_id: ThreadId, request: Request, context: ContextD
         view_of=recorded_view,
         dialect=dialect_of(request.headers.get("accept", "")),
         heartbeat_seconds=context.heartbeat_seconds,
-        until=lambda: context.access.until_over(access_of(request)),
+        until=context.access.end_of(access_of(request)),
         seat=seat,
     )

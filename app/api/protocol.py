@@ -19,6 +19,9 @@ class PatientProtocol(HttpToolsProtocol):
     The parser keeps headers, trailers and whatever stands round the chunks of a body for as long as they go on.
     """
 
+    # not in the object's dict, which would grow to 1.2 KB: so many attributes have their names shared, and no more
+    __slots__ = ("_deadline", "_has_begun", "_header_seconds", "_idle_bytes", "_on_refused")
+
     def __init__(self, *args: Any, header_seconds: float, on_refused: Callable[[str], None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._header_seconds = header_seconds

@@ -58,7 +58,7 @@ def stream_response(
         view_of=lambda run: shown,
         dialect=dialect_of(request.headers.get("accept", "")),
         heartbeat_seconds=context.heartbeat_seconds,
-        until=lambda: context.access.until_over(access_of(request)),
+        until=context.access.end_of(access_of(request)),
         seat=seat.pop_all(),
     )
 
