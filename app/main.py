@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import anyio
 from fastapi import FastAPI
@@ -26,8 +27,6 @@ from app.api.limit import BodyLimit
 from app.api.problem import add_problem_handlers
 from app.api.stream import StreamLimits, Streams
 from app.auth.authenticator import Authenticator
-from app.auth.hook import hook_of
-from app.auth.jwt import Jwts, open_keys
 from app.auth.rate import RateLimit
 from app.auth.stream_token import SECRET_BYTES, StreamTokens, kept_secret
 from app.engine import require_strict_msgpack
@@ -56,6 +55,10 @@ from app.storage.memory import MemoryStore
 from app.storage.sqlite import SqliteStore
 from app.storage.writer import SqliteWriter
 from app.tracing import OpenTelemetryTracing, RequestSpans
+
+if TYPE_CHECKING:  # imported where they are asked for: see app/auth/authenticator.py
+    from app.auth.hook import Hook
+    from app.auth.jwt import Jwts
 
 logger = logging.getLogger(__name__)
 
@@ -155,12 +158,24 @@ async def open_context(settings: Settings, tracing: Tracing | None = None) -> As
 
 def open_authenticator(settings: Settings, registry: Registry) -> Authenticator:
     """Runs the user's file where there is one. Raises ConfigInvalid."""
-    jwt, source = settings.jwt, settings.auth or registry.auth
-    return Authenticator(
-        keys=settings.api_keys,
-        jwts=Jwts(open_keys(jwt.jwks), issuer=jwt.issuer, audience=jwt.audience) if jwt.jwks else None,
-        hook=hook_of(registry.load_other(source), source) if source else None,
-    )
+    return Authenticator(keys=settings.api_keys, jwts=open_jwts(settings), hook=open_hook(settings, registry))
+
+
+def open_jwts(settings: Settings) -> "Jwts | None":
+    if not settings.jwt.jwks:
+        return None
+    from app.auth.jwt import Jwts, open_keys
+
+    return Jwts(open_keys(settings.jwt.jwks), issuer=settings.jwt.issuer, audience=settings.jwt.audience)
+
+
+def open_hook(settings: Settings, registry: Registry) -> "Hook | None":
+    source = settings.auth or registry.auth
+    if not source:
+        return None
+    from app.auth.hook import hook_of
+
+    return hook_of(registry.load_other(source), source)
 
 
 def stream_secret(settings: Settings) -> bytes:

@@ -5,7 +5,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import limits
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -175,7 +174,9 @@ class Settings(BaseSettings):
     @classmethod
     def _is_rate(cls, value: str) -> str:
         if value:
-            limits.parse(value)
+            from limits import parse  # 5 MB, for who has set a limit alone
+
+            parse(value)
         return value
 
     @field_validator("stream_token_secret")

@@ -1,12 +1,15 @@
 """All ways to say who asks, behind one question."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from app.auth.hook import Hook
-from app.auth.identity import ANONYMOUS, Credentials, Identity, owner_of
-from app.auth.jwt import Jwts, is_jwt
+from app.auth.identity import ANONYMOUS, Credentials, Identity, is_jwt, owner_of
 from app.auth.key import ApiKey, find_owner
 from app.errors import Unauthorized
+
+if TYPE_CHECKING:  # what they need takes 12 MB, and a quarter of a second to import: for who has set them alone
+    from app.auth.hook import Hook
+    from app.auth.jwt import Jwts
 
 
 class Authenticator:
@@ -16,7 +19,7 @@ class Authenticator:
     the issuer's business alone, where there is one.
     """
 
-    def __init__(self, *, keys: Sequence[ApiKey] = (), jwts: Jwts | None = None, hook: Hook | None = None) -> None:
+    def __init__(self, *, keys: Sequence[ApiKey] = (), jwts: "Jwts | None" = None, hook: "Hook | None" = None) -> None:
         self._keys = keys
         self._jwts = jwts
         self._hook = hook

@@ -80,3 +80,8 @@ def headers_of(scope: Mapping[str, Any]) -> dict[bytes, list[bytes]]:
     for name, value in scope["headers"]:
         found.setdefault(name.lower(), []).append(value)
     return found
+
+
+def is_jwt(token: str) -> bool:
+    """Whether a token has the form of one, signed (RFC 7515, section 7.1)."""
+    return token.count(".") == 2

@@ -160,8 +160,3 @@ class Jwts:
         if not time.time() < expires_at:  # without the leeway, or a stream that ends now could be opened again
             raise Unauthorized("The token is not valid any more.")
         return Identity(owner=owner_of(claims["sub"]), expires_at=expires_at)
-
-
-def is_jwt(token: str) -> bool:
-    """Whether a token has the form of one, signed (RFC 7515, section 7.1)."""
-    return token.count(".") == 2

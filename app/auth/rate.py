@@ -4,10 +4,6 @@ import math
 import time
 from ipaddress import ip_network
 
-from limits import parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-
 from app.errors import RateLimited
 
 
@@ -15,6 +11,11 @@ class RateLimit:
     """`rate` is what `limits` reads, such as `100/minute`."""
 
     def __init__(self, rate: str) -> None:
+        # 5 MB, for who has set a limit alone
+        from limits import parse
+        from limits.storage import MemoryStorage
+        from limits.strategies import MovingWindowRateLimiter
+
         self._item = parse(rate)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 

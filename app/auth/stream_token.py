@@ -10,17 +10,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-
-import jwt
-from jwt.types import Options
+from typing import TYPE_CHECKING, Any, Final
 
 from app.auth.identity import ANONYMOUS, Identity
 from app.errors import ConfigInvalid, Unauthorized
 
+if TYPE_CHECKING:
+    from jwt.types import Options
+
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "runstream:stream"
-OPTIONS: Final[Options] = {"require": ["exp", "sub", "aud", "iss"]}
+OPTIONS: "Final[Options]" = {"require": ["exp", "sub", "aud", "iss"]}
 SECRET_BYTES: Final = 32
 OWN_MODE: Final = 0o600
 
@@ -40,6 +40,8 @@ class StreamTokens:
 
     def issue(self, identity: Identity, stream: str) -> StreamToken:
         """A token that ends with what it was asked for with, or before."""
+        import jwt  # 8 MB, for who has asked for a token
+
         expires_at = time.time() + self._seconds
         if identity.expires_at is not None:
             expires_at = min(expires_at, identity.expires_at)
@@ -48,6 +50,8 @@ class StreamTokens:
 
     def identify(self, token: str, stream: str) -> Identity:
         """Raises Unauthorized, for another stream's token too."""
+        import jwt
+
         try:
             claims: Mapping[str, Any] = jwt.decode(
                 token, self._secret, algorithms=[ALGORITHM], audience=stream, issuer=ISSUER, options=OPTIONS
