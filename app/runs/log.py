@@ -20,7 +20,10 @@ ALWAYS_TAKEN: Final = frozenset({"node", "state", "restart", "discard"})
 
 
 MAX_BATCH: Final = 5_000  # events of one append: in the store it costs several times its size
-MAX_GATHERING_TURNS: Final = 64  # of the event loop; a burst of fifty runs waits so for a tenth of a second
+MAX_TURNS: Final = 64  # of the event loop, for the first append of a burst: with fifty runs a tenth of a second
+MAX_BURST_TURNS: Final = 128  # for a later one, or more of them in so many seconds:
+MIN_BURST_SECONDS: Final = 0.05
+MAX_QUIET_TURNS: Final = 3
 MANY_WAITING: Final = 1_000
 
 
@@ -70,6 +73,7 @@ class LogWriter:
         self._pending: list[NewEvent] = []
         self._wake = asyncio.Event()
         self._draining = False
+        self._is_burst = False
         self._written = 0
         self._to_flush = 0
         self._moved = asyncio.Event()  # replaced whenever something was written, or never will be
@@ -136,14 +140,20 @@ class LogWriter:
             self._moved.set()
 
     async def _gather(self) -> None:
-        """Let more come as long as each turn of the loop brings more: an append costs as much as fifty tokens.
+        """Let more come as long as turns of the loop bring more: an append costs as much as fifty tokens.
 
-        Nothing waits for a clock: where nothing came, what is there goes at once (docs/performance.md).
+        Nothing waits for a clock: where nothing came, what is there goes at once. When several events came with the
+        last append it is a burst. Then a few turns may pass without one, since a model that is read from a socket takes
+        some for each token, and there may be more of them (docs/performance.md).
         """
-        for _ in range(MAX_GATHERING_TURNS):
+        begun_at, turns, quiet = time.monotonic(), 0, 0
+        max_turns, max_quiet = (MAX_BURST_TURNS, MAX_QUIET_TURNS) if self._is_burst else (MAX_TURNS, 0)
+        while turns < max_turns or (self._is_burst and time.monotonic() - begun_at < MIN_BURST_SECONDS):
             count = self.count
             await asyncio.sleep(0)
-            if self.count == count or self._draining:
+            turns += 1
+            quiet = quiet + 1 if self.count == count else 0
+            if quiet > max_quiet or self._draining:
                 return
 
     async def _append(self) -> None:
@@ -152,6 +162,7 @@ class LogWriter:
             batch, self._pending = batch[:MAX_BATCH], batch[MAX_BATCH:]
             total = self._written_bytes + sum(len(event.text) for event in batch)
             self._wake.set()
+        self._is_burst = len(batch) > 1
         begun_at = time.monotonic()
         self.last_seq = await self._store.append(self._lease, batch)
         self._on_append(batch, time.monotonic() - begun_at)

@@ -118,3 +118,25 @@ def test_a_flood_is_written_in_order_in_pieces_of_a_bounded_size() -> None:
         assert [event.text for batch in disk.batches for event in batch] == [event.text for event in events]
 
     asyncio.run(scene())
+
+
+def test_what_comes_a_few_turns_apart_is_written_together_in_a_burst_and_each_at_once_otherwise() -> None:
+    async def sizes(first: int) -> list[int]:
+        disk = Disk()
+        disk.free.set()
+        writer = log(disk, [])
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        for _ in range(first):
+            writer.put(said())
+        await writer.flush()
+        for _ in range(10):
+            writer.put(said())
+            for _ in range(3):
+                await asyncio.sleep(0)
+        await writer.flush()
+        writer.drain()
+        await pump
+        return [len(batch) for batch in disk.batches]
+
+    assert asyncio.run(sizes(first=2)) == [2, 10]
+    assert asyncio.run(sizes(first=1)) == [1] * 11
