@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -36,6 +37,8 @@ MAX_CHECKS_IN_LINE = 100
 MAX_WAITS_IN_LINE = 1500
 LARGE_EVENT_BYTES = 16 * 1024
 FAR_BEHIND_PAGES = 4  # as much comes at once from a fast model, and says nothing of the reader
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -366,19 +369,25 @@ class RunService:
                 self._turns.wait(run)
             else:
                 await self._turns.dismiss(run, run.cancel_reason)
-        for run in await self._store.list_claimable(self._admission.max_active):
+        found = await self._store.list_claimable(self._admission.max_active)
+        async with asyncio.TaskGroup() as group:  # so that many claims share a commit
+            for run in found:
+                # one whose lease ran out while the loop was stuck is ours still
+                if run.status != "pending" and not self._executor.is_active(run.key):
+                    group.create_task(self._take_over(run))
+        for run in found:
             if run.status == "pending":
                 await self._turns.take(run.thread_key)
-            # one whose lease ran out while the loop was stuck is ours still
-            elif not self._executor.is_active(run.key):
-                await self._take_over(run)
 
     async def _take_over(self, run: Run) -> None:
-        start = start_event(run, attempt=run.attempt + 1)
-        lease = await self._store.claim(run.key, self._worker, start=start)
-        claimed = await self._store.get_run(run.key)
-        if lease is not None and claimed is not None:
-            self._executor.start(claimed, lease, restart=restart_reason(run, claimed))
+        try:
+            start = start_event(run, attempt=run.attempt + 1)
+            lease = await self._store.claim(run.key, self._worker, start=start)
+            claimed = await self._store.get_run(run.key)
+            if lease is not None and claimed is not None:
+                self._executor.start(claimed, lease, restart=restart_reason(run, claimed))
+        except Exception:  # the others are taken up all the same
+            logger.exception("run %s: could not be taken up; the sweep tries again", run.run_id)
 
     async def take_turn(self, thread_key: str) -> None:
         """Begin the run that waits on a thread, if one does: an edit of its state has ended."""
