@@ -120,10 +120,10 @@ def hurried(settings: Settings) -> Settings:
 
 
 def serve_on(listener: socket.socket, settings: Settings) -> int:
-    gc.disable()  # until all is imported that ever will be: see `spare_the_collector`
+    gc.disable()  # while everything is imported: see `spare_the_collector`
     from app.main import create_app
 
-    app = create_app(settings)
+    app = create_app(settings, before_runs=spare_the_collector)
     set_up_logging(settings.log_level, settings.log_format)
     logging.getLogger("uvicorn.error").addFilter(is_no_break_off)
     config = uvicorn.Config(
@@ -153,7 +153,7 @@ def spare_the_collector() -> None:
     """Collect garbage from here on, and never look at what the start has made.
 
     A full collection of the half a million objects that the imports leave stops everything for a tenth of a second, and
-    comes each few hundred runs (docs/performance.md).
+    comes each few hundred runs (docs/performance.md). Before any run begins: what hangs on a run is garbage one day.
     """
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, 10, 10)
@@ -208,7 +208,6 @@ class Server(uvicorn.Server):
 
         with self.capture_signals():
             async with self._app.router.lifespan_context(self._app):
-                spare_the_collector()
                 await self._serve(sockets)
             if not await tasks_end() or has_stuck_nodes():  # the loop waits for threads, too
                 leave(0)

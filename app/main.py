@@ -6,10 +6,11 @@ settings ─▶ store ──────────────┐
 """
 
 import asyncio
+import importlib
 import logging
 import secrets
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -75,17 +76,23 @@ STREAM_KEY_NAME = "stream-token.key"
 EXPOSED_HEADERS = ("location", "content-location", "retry-after")
 
 
-def create_app(settings: Settings | None = None, *, tracer_provider: TracerProvider | None = None) -> FastAPI:
+def create_app(
+    settings: Settings | None = None,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    before_runs: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """The application. Nothing is opened before its lifespan starts; two of them can live in one process.
 
-    Spans go to `tracer_provider`, or to the process's own where one is set up.
+    Spans go to `tracer_provider`, or to the process's own where one is set up. `before_runs` is called when all is
+    imported and open, before the first run is taken up.
     """
     settings = settings or Settings()
     tracer = (tracer_provider or get_tracer_provider()).get_tracer("runstream", version("runstream"))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_context(settings, OpenTelemetryTracing(tracer)) as context:
+        async with open_context(settings, OpenTelemetryTracing(tracer), before_runs) as context:
             app.state.context = context
             yield
 
@@ -118,7 +125,9 @@ def create_app(settings: Settings | None = None, *, tracer_provider: TracerProvi
 
 
 @asynccontextmanager
-async def open_context(settings: Settings, tracing: Tracing | None = None) -> AsyncIterator[Context]:
+async def open_context(
+    settings: Settings, tracing: Tracing | None = None, before_runs: Callable[[], None] = lambda: None
+) -> AsyncIterator[Context]:
     """Open everything, in order, and close it in the opposite one."""
     require_strict_msgpack()
     async with AsyncExitStack() as stack:
@@ -148,6 +157,7 @@ async def open_context(settings: Settings, tracing: Tracing | None = None) -> As
         stack.callback(keep_leases(context.runs, store, watchdog, settings).close)
         stack.push_async_callback(context.runs.drain)
         await context.graphs.check()
+        before_runs()
         await context.runs.take_up()
         context.runs.sweep(seconds=settings.lease_seconds)
         await stack.enter_async_context(sweeping(make_retention(settings, registry, store, context.threads)))
@@ -158,7 +168,10 @@ async def open_context(settings: Settings, tracing: Tracing | None = None) -> As
 
 def open_authenticator(settings: Settings, registry: Registry) -> Authenticator:
     """Runs the user's file where there is one. Raises ConfigInvalid."""
-    return Authenticator(keys=settings.api_keys, jwts=open_jwts(settings), hook=open_hook(settings, registry))
+    authenticator = Authenticator(keys=settings.api_keys, jwts=open_jwts(settings), hook=open_hook(settings, registry))
+    if not authenticator.is_open:
+        importlib.import_module("jwt")  # for stream tokens: later it would hold up the loop
+    return authenticator
 
 
 def open_jwts(settings: Settings) -> "Jwts | None":
@@ -281,7 +294,7 @@ def compose(
         tracing=tracing,
     )
     runs = RunService(store, engine, executor, worker=worker, admission=make_admission(settings), tracing=tracing)
-    threads = ThreadService(store, GraphThreadStates(engine, checkpoints), worker=worker, when_free=runs.take_turn)
+    threads = ThreadService(store, GraphThreadStates(engine, checkpoints), worker=worker)
     streams = Streams(stream_limits(settings))
     add_gauges(metrics, executor, runs, streams)
     return Context(

@@ -216,6 +216,15 @@ class RunSaver(BaseCheckpointSaver[str]):
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
 
+    def successor(self) -> "RunSaver":
+        """For what is saved when this one is closed: no node's, so without the journal, and found where this one reads.
+
+        The log takes nothing more before its end, so no save may wait for it.
+        """
+        saver = RunSaver(self._backend, self._owner, self._lease, None, None)
+        saver._pinned_id = self._pinned_id
+        return saver
+
     # -- reading ------------------------------------------------------------------------------------------------
 
     def pin(self, checkpoint_id: str) -> None:
@@ -256,11 +265,11 @@ class RunSaver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         inner = self._inner(config)
-        if not inner["configurable"].get("checkpoint_ns"):
-            self._pinned_id = None
         with self._kept.putting():
             await self._kept.wait_for_writes(config)
             put = self._outer(await self._write(lambda saver: saver.put(inner, checkpoint, metadata, new_versions)))
+        if not inner["configurable"].get("checkpoint_ns"):
+            self._pinned_id = None
         self._kept.add(put)
         self._own.add(put["configurable"]["checkpoint_id"])
         return put

@@ -13,7 +13,7 @@ from langgraph.errors import GraphDrained, GraphRecursionError, InvalidUpdateErr
 from langgraph.runtime import RunControl
 from langgraph.types import StateSnapshot
 
-from app.engine.checkpoints import Checkpoints, with_checkpoints
+from app.engine.checkpoints import Checkpoints, RunSaver, with_checkpoints
 from app.engine.exposure import Exposure
 from app.engine.fit import fitted
 from app.engine.inputs import graph_config, graph_input
@@ -185,9 +185,9 @@ class GraphExecution:
                 assert_never(never)
 
     async def _keep_partial(self, graph: Graph) -> None:
-        # with no journal: the log takes nothing more before its end, so no save may wait for it
-        saver = self._checkpoints.saver(self._run.owner, lease=self._lease)
-        await keep_partial(with_checkpoints(graph, saver), self._run.thread_id, self._partial())
+        assert isinstance(graph.checkpointer, RunSaver)
+        self._graph = with_checkpoints(graph, graph.checkpointer.successor())  # what is read of the end is read there
+        await keep_partial(self._graph, self._run.thread_id, self._partial())
 
     def _partial(self) -> Mapping[str, str]:
         return {**(self._history.partial() if self._history else {}), **self._translator.partial()}

@@ -389,10 +389,6 @@ class RunService:
         except Exception:  # the others are taken up all the same
             logger.exception("run %s: could not be taken up; the sweep tries again", run.run_id)
 
-    async def take_turn(self, thread_key: str) -> None:
-        """Begin the run that waits on a thread, if one does: an edit of its state has ended."""
-        await self._turns.take(thread_key)
-
     def leases(self) -> Sequence[Lease]:
         """Of the runs that this process works on now; may be called from another thread."""
         return self._executor.leases()

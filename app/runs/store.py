@@ -86,10 +86,10 @@ class Store(Protocol):
 
         The idempotency key (or the run id) is looked at before anything else: an earlier run with it is given back
         with `created=False`, and nothing is written (comparing the fingerprints is the caller's). Otherwise, in this
-        order: ThreadNotFound (no such thread and `create_thread` is False), GraphMismatch, ThreadBusy (an active run,
-        or a hold, on the thread, and the strategy is `reject`; or only a hold, and a worker is named), StaleThread (the
-        thread's version is not `new.thread_version`, when that is not None; or the thread is busy and a worker is
-        named), TooManyRuns (see `Admission`). A thread without a graph gets the run's.
+        order: ThreadNotFound (no such thread and `create_thread` is False), GraphMismatch, ThreadBusy (a hold on the
+        thread; or an active run, and the strategy is `reject`), StaleThread (the thread's version is not
+        `new.thread_version`, when that is not None; or a run is active and a worker is named), TooManyRuns (see
+        `Admission`). A thread without a graph gets the run's.
 
         With a worker the run is `running` with epoch 1 and attempt 1, and `start` is its first event; without, it is
         `pending` with an empty log. The thread is `busy` either way. A claim grows the thread's version by one, and the

@@ -6,7 +6,7 @@ its caller is cancelled: a client that leaves ends up with all of the change or 
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -139,14 +139,10 @@ class Hold:
 class ThreadService:
     """One instance an app. Every method raises ThreadNotFound for an unknown thread, and for another owner's."""
 
-    def __init__(
-        self, store: Store, states: ThreadStates, *, worker: str, when_free: Callable[[str], Awaitable[None]]
-    ) -> None:
-        """`when_free` is called with the key of a thread whose state was edited: a run may have come to wait for it."""
+    def __init__(self, store: Store, states: ThreadStates, *, worker: str) -> None:
         self._store = store
         self._states = states
         self._worker = worker
-        self._when_free = when_free
 
     async def create(self, new: NewThread) -> Thread:
         """Raises ThreadExists, GraphNotFound for a graph that is named, and what `update_state` raises."""
@@ -326,7 +322,6 @@ class ThreadService:
             yield hold
         finally:
             await self._store.release(thread_key, self._worker, status=hold.status, graph=hold.graph)
-            await self._when_free(thread_key)
 
 
 def meant_graph(metadata: Mapping[str, Any]) -> str | None:

@@ -229,6 +229,27 @@ def test_what_belongs_to_no_checkpoint_waits_for_none() -> None:
 # -- reading and writing ----------------------------------------------------------------------------------------------
 
 
+def test_a_closed_saver_refuses_what_comes_late_and_its_successor_saves_where_it_read(opened: Any) -> None:
+    async def scenario(checkpoints: Checkpoints) -> None:
+        saver = checkpoints.saver("o")
+        first = await saver.aput(config(), checkpoint(1), {}, {})
+        await saver.aput(first, checkpoint(2), {}, {})
+        saver.pin(checkpoint(1)["id"])
+        await saver.close()
+        with pytest.raises(LeaseLost):
+            await saver.aput(first, checkpoint(3), {}, {})
+        successor = saver.successor()
+        found = await successor.aget_tuple(config())
+        assert found is not None
+        assert found.checkpoint["id"] == checkpoint(1)["id"]
+        await successor.aput(first, checkpoint(4), {}, {})
+        found = await successor.aget_tuple(config())
+        assert found is not None
+        assert found.checkpoint["id"] == checkpoint(4)["id"]
+
+    opened(scenario)
+
+
 def test_owners_do_not_see_each_others_threads(opened: Any) -> None:
     async def scenario(checkpoints: Checkpoints) -> None:
         await checkpoints.saver("one").aput(config(), checkpoint(1), {}, {})
