@@ -239,8 +239,9 @@ SCENARIOS: Final = (
         key="W",
         title="a reader that has stopped, in a run of 100,000 tokens",
         figures=(
-            Figure(name="growth MB", better="less", target=Target(value=2)),
-            Figure(name="growth of the peak MB", better="less"),
+            # what is held at the end is the allocator's luck: two runs without such a reader differ by 60 MB
+            Figure(name="growth of the peak MB", better="less", target=Target(value=2)),
+            Figure(name="growth MB", better="less"),
             Figure(name="run alone MB", better="less"),
         ),
         contenders=("runstream", "bare loop"),
