@@ -117,6 +117,9 @@ class Player:
         done = self._job.folder / f"edited-{number}"
         if not done.exists():
             edit = Edit(supersteps=[[Update(values=act.value)]])
+            # the process may be to die after the end that the client has seen
+            while self._context.runs.leases():  # noqa: ASYNC110 no event says that a run's task is over
+                await asyncio.sleep(0)
             with self._trap.paused():  # the client does not know whether it took place, and would do it again
                 await self._context.threads.update_state(OWNER, THREAD, edit)
             done.touch()
