@@ -26,7 +26,7 @@ from app.api.context import Context
 from app.api.host import HostCheck
 from app.api.limit import BodyLimit
 from app.api.problem import add_problem_handlers
-from app.api.stream import StreamLimits, Streams
+from app.api.stream import StreamHost, StreamLimits, Streams
 from app.auth.authenticator import Authenticator
 from app.auth.rate import RateLimit
 from app.auth.stream_token import SECRET_BYTES, StreamTokens, kept_secret
@@ -118,6 +118,7 @@ def create_app(
         )
     if settings.allowed_hosts or settings.is_on_loopback:
         app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
+    app.add_middleware(StreamHost)
     app.add_middleware(RequestSpans, tracer=tracer)
     for module in (token, run, follow, thread, graph, health, page, ws):
         app.include_router(module.router)

@@ -15,7 +15,7 @@ from typing import Final
 
 import anyio
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import EventsExpired, TooManyStreams
 from app.protocols.sse import HEARTBEATS, MEDIA_TYPE, Dialect, encode
@@ -33,6 +33,7 @@ STREAM_HEADERS: Mapping[str, str] = {
 }
 
 
+HOST: Final = "runstream.stream_host"  # in the scope of a request
 JITTER: Final = 0.1
 SHARE_OF_STRANGERS: Final = 0.1
 
@@ -213,6 +214,24 @@ class EventStream(Response):
         self._reading: Reading | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host: list[EventStream] | None = scope.get(HOST)
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        except BaseException:
+            self.drop()
+            raise
+        self._sent_at = time.monotonic()
+        if host is None:
+            await self.run(receive, send)
+        else:
+            host.append(self)
+
+    def drop(self) -> None:
+        """It will not be run."""
+        self._seat.close()
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Send the frames; the headers are sent."""
         is_finished = False
         seconds = self._streams.lifetime_seconds
         try:
@@ -236,8 +255,6 @@ class EventStream(Response):
         return max(wait, 0.0)
 
     async def _send_frames(self, slices: AsyncGenerator[Slice, None], send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        self._sent_at = time.monotonic()
         async for piece in slices:
             if body := self._body(piece):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -255,3 +272,30 @@ class EventStream(Response):
             if shown:
                 return encode(shown, piece.run.run_id, self._dialect)
         return HEARTBEATS[self._dialect] if now - self._sent_at >= self._heartbeat_seconds else b""
+
+
+class StreamHost:
+    """Runs event streams when everything else that their requests passed through has returned.
+
+    A stream lasts for minutes. Inside of its route it would keep what answered its request for as long, and every
+    frame would wake up, and be sent through, each layer between (docs/performance.md). The headers do pass through
+    all of them.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        host: list[EventStream] = []
+        scope[HOST] = host
+        try:
+            await self._app(scope, receive, send)
+        except BaseException:
+            for stream in host:
+                stream.drop()
+            raise
+        for stream in host:
+            await stream.run(receive, send)
