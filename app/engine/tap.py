@@ -66,7 +66,7 @@ class Tap:
         self._modes = modes
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
-        self.watch = RunWatch(self, hears_models=not translator.hears_messages)
+        self.watch = RunWatch(self)
         self._listener = MessageListener(self, subgraphs=subgraphs) if translator.hears_messages else None
         # the metadata of the model call that spoke last, and where it is; replaced as one, since nodes have threads
         self._spoke_last: tuple[Any, tuple[Namespace, str, str]] = (None, ((), "", ""))
@@ -81,7 +81,7 @@ class Tap:
                 CONFIG_KEY_STREAM: StreamProtocol(self._part, modes),
                 CONFIG_KEY_RUNTIME: Runtime(stream_writer=self._write, store=store),
             },
-            "callbacks": [self.watch, *([self._listener] if self._listener else [])],
+            "callbacks": [self._listener or self.watch],
         }
 
     def know(self, message_ids: Collection[str]) -> None:
@@ -191,20 +191,14 @@ class RunWatch(UsageMetadataCallbackHandler):
 
     run_inline = True  # called in order, where it happens, not in another thread
 
-    def __init__(self, tap: Tap, *, hears_models: bool) -> None:
-        """Without `hears_models` a listener passes on what models do: each handler costs a call for every token."""
+    def __init__(self, tap: Tap) -> None:
         super().__init__()
         self._tap = tap
-        self._hears_models = hears_models
         self._model_errors: list[BaseException] = []
         self._places: dict[UUID, str] = {}  # of what runs now: the namespace of the task it is in
         self._tasks: set[str] = set()
         self._traces: dict[UUID, NodeTrace] = {}  # of the tasks that run now
         self._trace_at: dict[str, NodeTrace] = {}  # the same by their namespaces
-
-    @property
-    def ignore_llm(self) -> bool:
-        return not self._hears_models
 
     def is_own(self, metadata: Mapping[str, Any]) -> bool:
         """Whether something belongs to the run's graph or a subgraph; not to a graph a node runs on another thread."""
@@ -275,7 +269,10 @@ class RunWatch(UsageMetadataCallbackHandler):
 
 
 class MessageListener(StreamMessagesHandler):
-    """LangGraph's own handler of the `messages` mode; being there makes models stream."""
+    """LangGraph's own handler of the `messages` mode; being there makes models stream.
+
+    It passes everything on to the watch: each handler costs a call for every token.
+    """
 
     def __init__(self, tap: Tap, *, subgraphs: bool) -> None:
         # one that says subgraphs=False is thrown out at the root, where only astream may attach it
@@ -327,6 +324,9 @@ class MessageListener(StreamMessagesHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
+        self._tap.watch.on_chain_start(
+            serialized, inputs, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=metadata, **kwargs
+        )
         if metadata and "langgraph_checkpoint_ns" in metadata and self._hears(metadata):
             super().on_chain_start(
                 serialized,
@@ -337,6 +337,26 @@ class MessageListener(StreamMessagesHandler):
                 metadata=metadata,
                 **kwargs,
             )
+
+    def on_chain_end(self, *outputs: Any, run_id: UUID, **kwargs: Any) -> Any:
+        self._tap.watch.on_chain_end(*outputs, run_id=run_id)
+        super().on_chain_end(*outputs, run_id=run_id, **kwargs)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._tap.watch.on_chain_error(error, run_id=run_id)
+        super().on_chain_error(error, run_id=run_id, **kwargs)
+
+    def on_tool_start(self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._tap.watch.on_tool_start(serialized, input_str, run_id=run_id, **kwargs)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._tap.watch.on_tool_end(output, run_id=run_id)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._tap.watch.on_tool_error(error, run_id=run_id)
+
+    def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> Any:
+        self._tap.watch.on_custom_event(name, data, **kwargs)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> Any:
         if run_id in self._hidden:
