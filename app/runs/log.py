@@ -23,6 +23,7 @@ MAX_BATCH: Final = 5_000  # events of one append: in the store it costs several 
 MAX_TURNS: Final = 64  # of the event loop, for the first append of a burst: with fifty runs a tenth of a second
 MAX_BURST_TURNS: Final = 128  # for a later one, or more of them in so many seconds:
 MIN_BURST_SECONDS: Final = 0.05
+MAX_SECONDS: Final = 0.25  # when the loop has so much to do that turns are long
 MAX_QUIET_TURNS: Final = 3
 MANY_WAITING: Final = 1_000
 
@@ -71,12 +72,13 @@ class LogWriter:
         self._stop_bytes = 0.0  # up to here nothing has to be looked at
         self.is_full = False
         self._pending: list[NewEvent] = []
-        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._asleep: asyncio.Future[None] | None = None  # there while the pump has nothing to do
         self._draining = False
         self._is_burst = False
         self._written = 0
         self._to_flush = 0
-        self._moved = asyncio.Event()  # replaced whenever something was written, or never will be
+        self._moved: asyncio.Future[None] | None = None  # there while somebody waits until something is written
         self._is_over = False
         self._error: Exception = LogClosed("The log takes no more of this attempt.")
         self.count = 0
@@ -90,7 +92,12 @@ class LogWriter:
         self.count += 1
         if event.kind not in SAVED_ELSEWHERE:
             self._to_flush = self.count
-        self._wake.set()
+        if self._asleep is not None:
+            self._wake()
+
+    def _wake(self) -> None:
+        _settle(self._asleep)
+        self._asleep = None
 
     @property
     def is_behind(self) -> bool:
@@ -122,13 +129,16 @@ class LogWriter:
         while self._written < count:
             if self._is_over:
                 raise self._error
-            await self._moved.wait()
+            if self._moved is None:
+                self._moved = self._loop.create_future()
+            await asyncio.shield(self._moved)  # others may wait for it, too
 
     async def pump(self) -> None:
         try:
             while not self._draining:
-                await self._wake.wait()
-                self._wake.clear()
+                if not self._pending:
+                    self._asleep = self._loop.create_future()
+                    await self._asleep
                 await self._gather()
                 if self._pending and not self._draining:
                     await self._append()
@@ -137,7 +147,11 @@ class LogWriter:
             raise
         finally:
             self._is_over = True
-            self._moved.set()
+            self._has_moved()
+
+    def _has_moved(self) -> None:
+        _settle(self._moved)
+        self._moved = None
 
     async def _gather(self) -> None:
         """Let more come as long as turns of the loop bring more: an append costs as much as fifty tokens.
@@ -148,10 +162,12 @@ class LogWriter:
         """
         begun_at, turns, quiet = time.monotonic(), 0, 0
         max_turns, max_quiet = (MAX_BURST_TURNS, MAX_QUIET_TURNS) if self._is_burst else (MAX_TURNS, 0)
-        while turns < max_turns or (self._is_burst and time.monotonic() - begun_at < MIN_BURST_SECONDS):
+        seconds = 0.0
+        while seconds < MAX_SECONDS and (turns < max_turns or (self._is_burst and seconds < MIN_BURST_SECONDS)):
             count = self.count
             await asyncio.sleep(0)
             turns += 1
+            seconds = time.monotonic() - begun_at
             quiet = quiet + 1 if self.count == count else 0
             if quiet > max_quiet or self._draining:
                 return
@@ -161,25 +177,28 @@ class LogWriter:
         if len(batch) > MAX_BATCH:
             batch, self._pending = batch[:MAX_BATCH], batch[MAX_BATCH:]
             total = self._written_bytes + sum(len(event.text) for event in batch)
-            self._wake.set()
         self._is_burst = len(batch) > 1
         begun_at = time.monotonic()
         self.last_seq = await self._store.append(self._lease, batch)
         self._on_append(batch, time.monotonic() - begun_at)
         self._written += len(batch)
         self._written_up_to(total)
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+        self._has_moved()
 
     def drain(self) -> None:
         """Let the pump end after the append under way; what is left is for `remainder`."""
         self._draining = True
-        self._wake.set()
+        self._wake()
 
     def remainder(self) -> Sequence[NewEvent]:
         """What was not appended: it goes into the transaction of the end."""
         rest, self._pending = self._pending, []
         return rest
+
+
+def _settle(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
 
 
 def compact(event: NewEvent) -> NewEvent:

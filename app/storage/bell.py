@@ -1,17 +1,35 @@
 """How readers of a log are told to look again."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
 
 
 class Bell:
-    """Rings once. A future for each who waits, and a timer: half of what an Event and a timeout cost."""
+    """Rings once. A future for each who waits, and a timer: half of what an Event and a timeout cost.
 
-    def __init__(self) -> None:
-        self.listeners = 0
+    A context: whoever leaves it does not listen any more.
+    """
+
+    __slots__ = ("_bells", "_listeners", "_run_key", "_waiting", "has_rung")
+
+    def __init__(self, bells: "dict[str, Bell]", run_key: str) -> None:
+        self._bells = bells
+        self._run_key = run_key
+        self._listeners = 0
         self.has_rung = False
         self._waiting: set[asyncio.Future[bool]] = set()
+
+    def __enter__(self) -> Self:
+        self._listeners += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listeners -= 1
+        if not self._listeners and self._bells.get(self._run_key) is self:
+            del self._bells[self._run_key]
 
     async def wait(self, seconds: float | None = None) -> bool:
         """Whether it has rung, within so many seconds. Safe to cancel."""
@@ -52,17 +70,12 @@ class Bells:
     def __len__(self) -> int:
         return len(self._bells)
 
-    @contextmanager
-    def listen(self, run_key: str) -> Iterator[Bell]:
-        """Hear every ring from here on. To miss nothing, look at the log after this, not before."""
-        bell = self._bells.setdefault(run_key, Bell())
-        bell.listeners += 1
-        try:
-            yield bell
-        finally:
-            bell.listeners -= 1
-            if not bell.listeners and self._bells.get(run_key) is bell:
-                del self._bells[run_key]
+    def listen(self, run_key: str) -> Bell:
+        """Hear every ring, from its `with` on. To miss nothing, look at the log after this, not before."""
+        bell = self._bells.get(run_key)
+        if bell is None:
+            bell = self._bells[run_key] = Bell(self._bells, run_key)
+        return bell
 
     def ring(self, run_key: str) -> None:
         bell = self._bells.pop(run_key, None)
