@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.errors import (
     EventIdAhead,
@@ -41,8 +41,7 @@ FAR_BEHIND_PAGES = 4  # as much comes at once from a fast model, and says nothin
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Slice:
+class Slice(NamedTuple):
     """Some events of a run, in order; none: there was silence, and `run` is the one before it, if any."""
 
     run: Run | None

@@ -7,7 +7,7 @@ A notification is a hint, never data, so resuming, joining late, long-polling an
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from app.runs.event import Event, NewEvent
 from app.runs.model import (
@@ -28,8 +28,7 @@ MAX_PAGE_EVENTS: Final = 1_000
 MAX_PAGE_BYTES: Final = 256 * 1024
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """A piece of a run's log: gapless, in order; `closed` when nothing will ever come after it.
 
     `is_live`: the run had not ended when it was read, so a reader that gets much at once lags behind it.

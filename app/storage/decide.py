@@ -17,7 +17,7 @@ from app.errors import (
     ThreadNotFound,
     TooManyRuns,
 )
-from app.runs.event import Event, NewEvent, with_seq
+from app.runs.event import TERMINAL, Event, NewEvent, with_seq
 from app.runs.model import ENDED, Admission, Lease, NewRun, Run, RunStatus, Thread, ThreadStatus
 from app.runs.store import Page, ThreadQuery
 
@@ -195,21 +195,23 @@ def lease_of(run: Run, worker: str, *, version: int) -> Lease:
 
 def require_open_ended(events: Sequence[NewEvent]) -> None:
     """Raise ValueError unless the events may be appended: one line each, none of them terminal."""
-    _require_lines(events)
-    if any(event.is_terminal for event in events):
-        raise ValueError("A terminal event is written by finish, with the run's status.")
+    for event in events:
+        _require_line(event)
+        if event.kind in TERMINAL:
+            raise ValueError("A terminal event is written by finish, with the run's status.")
 
 
 def require_ending(events: Sequence[NewEvent]) -> None:
     """Raise ValueError unless the last of the events, and no other one, is terminal."""
-    _require_lines(events)
+    for event in events:
+        _require_line(event)
     if not events or not events[-1].is_terminal or any(event.is_terminal for event in events[:-1]):
         raise ValueError("A run ends with exactly one terminal event, the last one.")
 
 
-def _require_lines(events: Sequence[NewEvent]) -> None:
+def _require_line(event: NewEvent) -> None:
     # strict JSON has no raw newline: it is what separates the events of a stored segment
-    if any(b"\n" in event.text for event in events):
+    if b"\n" in event.text:
         raise ValueError("The text of an event is one line.")
 
 

@@ -290,6 +290,7 @@ def _set_up(connection: sqlite3.Connection, *, path: Path, sql: Sql) -> None:
     if version < SCHEMA_VERSION:
         changes = load_schema() if version == 0 else load_migrations(version)
         connection.executescript(f"BEGIN; {changes} {_touch(sql)}; COMMIT;")
+    connection.executescript(f"PRAGMA temp_store = MEMORY; {sql['set_up_appends']}")
     _execute(connection, sql["void_leases"])
     _execute(connection, sql["void_holds"])
 

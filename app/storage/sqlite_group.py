@@ -9,9 +9,9 @@ from functools import partial
 
 from app.errors import LeaseLost
 from app.storage.clock import Clock
-from app.storage.sqlite_log import LogTable, Write, Written
+from app.storage.sqlite_log import LogTable, NotAsKnown, Write, Written
 from app.storage.sqlite_row import to_text
-from app.storage.writer import SqliteWriter
+from app.storage.writer import NotAtOnce, SqliteWriter
 
 Outcomes = Sequence[Written | LeaseLost]
 
@@ -32,11 +32,9 @@ class _Group:
             else:
                 caller.set_result(outcome.last_seq)
 
-    def fail(self, submitted: asyncio.Future[Outcomes]) -> None:
-        """Tell the callers when the operation of the group has failed; otherwise they know already."""
-        error = submitted.exception()
+    def fail(self, error: BaseException) -> None:
         for caller in self.callers:
-            if error is not None and not caller.done():
+            if not caller.done():
                 caller.set_exception(error)
 
 
@@ -69,14 +67,28 @@ class LogWriter:
 
     def _submit(self) -> _Group:
         group = _Group()
-        submitted = self._writer.submit(partial(self._write, group), on_commit=partial(self._committed, group))
-        submitted.add_done_callback(group.fail)
+        self._writer.post(
+            partial(self._write, group),
+            at_once=partial(self._write_at_once, group),
+            on_commit=partial(self._committed, group),
+            on_failure=group.fail,
+        )
         return group
 
-    def _write(self, group: _Group, connection: sqlite3.Connection) -> Outcomes:
+    def _write_at_once(self, group: _Group, connection: sqlite3.Connection) -> Outcomes:
+        self._take(group)
+        try:
+            return self._log.write_at_once(connection, group.writes)
+        except NotAsKnown:
+            raise NotAtOnce from None
+
+    def _take(self, group: _Group) -> None:
         with self._lock:
             if self._gathering is group:
                 self._gathering = None
+
+    def _write(self, group: _Group, connection: sqlite3.Connection) -> Outcomes:
+        self._take(group)
         return self._log.write(connection, group.writes, to_text(self._clock.now()))
 
     def _committed(self, group: _Group, outcomes: Outcomes) -> None:

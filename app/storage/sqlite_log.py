@@ -17,6 +17,8 @@ from app.storage.sqlite_row import Sql, error_value, to_json
 
 SEGMENT_BYTES: Final = 256 * 1024
 SEGMENTS_A_STATEMENT: Final = 64
+COLUMNS_OF_APPENDS: Final = 6
+MAX_TAILS: Final = 10_000
 
 Segment = tuple[int, int, bytes]  # first seq, last seq, body
 
@@ -39,10 +41,21 @@ class Written:
 
 
 @dataclass(slots=True)
-class _Log:
+class Tail:
+    """The end of a run's log, and the run's number."""
+
     number: int
     last_seq: int
+
+
+@dataclass(slots=True)
+class _Log:
+    tail: Tail
     tenure: Tenure
+
+
+class NotAsKnown(Exception):
+    """A log does not end where it was taken to, or somebody else may write it now."""
 
 
 class LogTable:
@@ -50,28 +63,81 @@ class LogTable:
 
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
+        self._tails: dict[str, Tail] = {}  # of logs that are being written; for the writer's thread alone
 
-    def write(self, connection: sqlite3.Connection, writes: Sequence[Write], now: str) -> list[Written | LeaseLost]:
+    def write(self, connection: sqlite3.Connection, writes: Sequence[Write], now: str) -> Sequence[Written | LeaseLost]:
         """Carry out each of the writes, in order, whose lease still holds; the others write nothing.
 
-        The epochs are looked at in the transaction that writes. Statements: three, and two for each end.
+        The epochs are looked at in the transaction that writes. Statements: one where all of the logs are known, else
+        three; and two for each end.
         """
+        try:
+            outcomes: Sequence[Written | LeaseLost] = self._write_known(connection, writes)
+        except NotAsKnown:
+            outcomes = self._write_found(connection, writes)
+        for write, outcome in zip(writes, outcomes, strict=True):
+            if write.ending is not None and isinstance(outcome, Written):
+                self._tails.pop(outcome.run_key, None)
+                self.finish(connection, outcome.run_key, write.lease.thread_key, write.ending, now)
+        return outcomes
+
+    def write_at_once(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Sequence[Written]:
+        """`write` as one statement, which is a transaction of its own where there is none.
+
+        Raises NotAsKnown, with nothing written, when it takes more than one: an end, a log that is not known, a lease
+        that is lost.
+        """
+        if any(write.ending is not None for write in writes):
+            raise NotAsKnown
+        return self._write_known(connection, writes)
+
+    def _write_known(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Sequence[Written]:
+        tails = [tail for write in writes if (tail := self._tails.get(write.lease.run_key)) is not None]
+        is_known = len(tails) == len(writes) == len({tail.number for tail in tails})
+        if not is_known or not all(write.events for write in writes):  # without a row nothing would look at the lease
+            raise NotAsKnown
+        written: list[Written] = []
+        rows: list[Any] = []
+        for write, tail in zip(writes, tails, strict=True):
+            written.append(_written(write, after=tail.last_seq))
+            for segment in segments_of(written[-1].events):
+                rows.extend((tail.number, *segment, write.lease.epoch, write.lease.worker))
+        if len(rows) > SEGMENTS_A_STATEMENT * COLUMNS_OF_APPENDS:
+            raise NotAsKnown
+        places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * (len(rows) // COLUMNS_OF_APPENDS))
+        try:
+            connection.execute(f"{self._sql['append']} {places}", rows)
+        except sqlite3.IntegrityError:
+            for write in writes:
+                del self._tails[write.lease.run_key]
+            raise NotAsKnown from None
+        for outcome, tail in zip(written, tails, strict=True):
+            tail.last_seq = outcome.last_seq
+        return written
+
+    def _write_found(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> list[Written | LeaseLost]:
         logs = self._logs(connection, {write.lease.run_key for write in writes})
         outcomes: list[Written | LeaseLost] = []
         segments: list[Any] = []
         for write in writes:
             try:
-                outcomes.append(_written(logs.get(write.lease.run_key), write, segments))
+                outcomes.append(_placed(logs.get(write.lease.run_key), write, segments))
             except LeaseLost as error:
                 outcomes.append(error)
         self.insert(connection, segments)
         if segments:
-            moves = [(log.number, log.last_seq) for log in logs.values()]
+            moves = [(log.tail.number, log.tail.last_seq) for log in logs.values()]
             connection.execute(self._sql["advance"], {"moves": to_json(moves)})
-        for write, outcome in zip(writes, outcomes, strict=True):
-            if write.ending is not None and isinstance(outcome, Written):
-                self.finish(connection, logs[outcome.run_key].number, write.lease.thread_key, write.ending, now)
+        for outcome in outcomes:
+            if isinstance(outcome, Written):
+                self.know(outcome.run_key, logs[outcome.run_key].tail)
         return outcomes
+
+    def know(self, run_key: str, tail: "Tail") -> None:
+        """Where a log ends, for its next write. It need not stay true: that write looks whether it is."""
+        if len(self._tails) >= MAX_TAILS:
+            self._tails.clear()
+        self._tails[run_key] = tail
 
     def insert(self, connection: sqlite3.Connection, segments: list[Any]) -> None:
         """Insert segments, given as one flat list: run, first seq, last seq, body, run, and so on."""
@@ -97,6 +163,8 @@ class LogTable:
             self.insert(connection, [number, *segment])
         last_seq = after + len(placed)
         connection.execute(self._sql["advance"], {"moves": to_json([(number, last_seq)])})
+        if not is_ended:
+            self.know(run_key, Tail(number, last_seq))
         return Written(run_key=run_key, events=placed, last_seq=last_seq, is_ended=is_ended)
 
     def page(
@@ -124,14 +192,14 @@ class LogTable:
         values = {"run_keys": to_json(list(run_keys))}
         (rows,) = connection.execute(self._sql["logs"], values).fetchone()
         return {
-            key: _Log(number, last_seq, Tenure(status=status, worker=worker, epoch=epoch, lease_until=lease_until))
-            for key, number, last_seq, status, worker, epoch, lease_until in orjson.loads(rows)
+            key: _Log(Tail(number, seq), Tenure(status=status, worker=worker, epoch=epoch, lease_until=lease_until))
+            for key, number, seq, status, worker, epoch, lease_until in orjson.loads(rows)
         }
 
-    def finish(self, connection: sqlite3.Connection, number: int, thread_key: str, ending: Ending, now: str) -> None:
+    def finish(self, connection: sqlite3.Connection, run_key: str, thread_key: str, ending: Ending, now: str) -> None:
         """How the run ends, and what its thread is then."""
         values = {
-            "number": number,
+            "run_key": run_key,
             "status": ending.status,
             "now": now,
             "usage": None if ending.usage is None else to_json(dict(ending.usage)),
@@ -160,17 +228,23 @@ def _segment(events: Sequence[Event]) -> Segment:
     return events[0].seq, events[-1].seq, b"\n".join([event.text for event in events])
 
 
-def _written(log: _Log | None, write: Write, segments: list[Any]) -> Written:
+def _placed(log: _Log | None, write: Write, segments: list[Any]) -> Written:
     """Number the events and add them to the segments. Raises LeaseLost. Moves the log, for the writes behind it."""
     decide.fence(None if log is None else log.tenure, write.lease)
     assert log is not None  # the fence has seen it
-    events = decide.numbered(write.events, after=log.last_seq)
-    for segment in segments_of(events):
-        segments.extend((log.number, *segment))
-    log.last_seq += len(events)
+    written = _written(write, after=log.tail.last_seq)
+    for segment in segments_of(written.events):
+        segments.extend((log.tail.number, *segment))
+    log.tail.last_seq = written.last_seq
     if write.ending is not None:
         log.tenure = _ended(log.tenure, write.ending.status)
-    return Written(run_key=write.lease.run_key, events=events, last_seq=log.last_seq, is_ended=write.ending is not None)
+    return written
+
+
+def _written(write: Write, *, after: int) -> Written:
+    events = decide.numbered(write.events, after=after)
+    last_seq, is_ended = after + len(events), write.ending is not None
+    return Written(run_key=write.lease.run_key, events=events, last_seq=last_seq, is_ended=is_ended)
 
 
 def _ended(tenure: Tenure, status: RunStatus) -> Tenure:

@@ -12,7 +12,7 @@ from app.runs.store import RunQuery
 from app.storage import decide
 from app.storage.clock import Clock
 from app.storage.decide import Standing, Tenure
-from app.storage.sqlite_log import LogTable, Written, segments_of
+from app.storage.sqlite_log import LogTable, Tail, Written, segments_of
 from app.storage.sqlite_row import Sql, run_values, to_json, to_run, to_text
 
 
@@ -112,7 +112,7 @@ class RunTable:
         connection.execute(self._sql["dismiss"], {"number": number})
         written = self._log.append(connection, run_key, number, events, after=0, is_ended=True)
         ended = replace(ending, thread_status=rest_status) if keeps_status else ending
-        self._log.finish(connection, number, thread_key, ended, to_text(self._clock.now()))
+        self._log.finish(connection, run_key, thread_key, ended, to_text(self._clock.now()))
         return written
 
     def renew(self, connection: sqlite3.Connection, lease: Lease) -> bool:
@@ -207,6 +207,8 @@ class RunTable:
         connection.execute(self._sql["insert_request"], values)
         for segment in segments_of(events):
             self._log.insert(connection, [values["number"], *segment])
+        if events:
+            self._log.know(run.key, Tail(values["number"], run.last_seq))
         lease = None if worker is None else decide.lease_of(run, worker, version=standing.version + 1)
         written = Written(run_key=run.key, events=events, last_seq=run.last_seq, is_ended=False)
         accepted = Accepted(run=run, created=True, lease=lease, new_thread=not standing.thread_exists, to_stop=to_stop)

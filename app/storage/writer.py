@@ -30,12 +30,18 @@ def connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, cached_statements=256)
 
 
+class NotAtOnce(Exception):
+    """An operation takes more than one statement this time."""
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     operation: Operation[Any]
     on_commit: Callable[[Any], None] | None
-    future: asyncio.Future[Any] | ThreadFuture[Any]
+    future: asyncio.Future[Any] | ThreadFuture[Any] | None
     is_alone: bool = False  # not in a transaction with others, nor in one of its own
+    at_once: Operation[Any] | None = None  # the same as one statement, which needs no transaction round it
+    on_failure: Callable[[BaseException], None] | None = None
     result: Any = None
     error: BaseException | None = None
 
@@ -52,13 +58,27 @@ class _Job:
             self.error = error
         return self.error is None
 
+    def attempt_at_once(self, connection: sqlite3.Connection) -> bool:
+        """Whether that could be tried; then it is committed, or has failed."""
+        if self.at_once is None:
+            return False
+        try:
+            self.result = self.at_once(connection)
+        except NotAtOnce:
+            return False
+        except Exception as error:
+            self.error = error
+        return True
+
     def settle(self) -> None:
         if self.error is None and self.on_commit is not None:
             try:
                 self.on_commit(self.result)
             except Exception as error:  # its own caller's trouble, not that of the others
                 self.error = error
-        if self.future.done():  # the caller was cancelled; what it asked for is committed all the same
+        if self.error is not None and self.on_failure is not None:
+            self.on_failure(_shown(self.error))
+        if self.future is None or self.future.done():  # cancelled: what the caller asked for is committed all the same
             return
         if self.error is None:
             self.future.set_result(self.result)
@@ -136,17 +156,30 @@ class SqliteWriter:
 
     def submit(self, operation: Operation[T], *, on_commit: Callable[[T], None] | None = None) -> asyncio.Future[T]:
         """`run` without waiting: operations are carried out in the order of these calls."""
-        return self._submit(operation, on_commit=on_commit)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._put(_Job(operation, on_commit, future))
+        return future
 
-    def _submit(
-        self, operation: Operation[T], *, on_commit: Callable[[T], None] | None = None, is_alone: bool = False
-    ) -> asyncio.Future[T]:
+    def post(
+        self,
+        operation: Operation[T],
+        *,
+        at_once: Operation[T],
+        on_commit: Callable[[T], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """`submit` with nobody who waits: one of the two is called in the event loop.
+
+        `at_once` does the same in one statement, or raises NotAtOnce and has done nothing. It is tried when nothing
+        else is to be committed: without a BEGIN and a COMMIT, the thread has to wait for the GIL half as often.
+        """
+        self._put(_Job(operation, on_commit, None, at_once=at_once, on_failure=on_failure))
+
+    def _put(self, job: _Job) -> None:
         if self._is_closed:
             raise StoreUnavailable("The store is closed.")
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Job(operation, on_commit, future, is_alone))
+        self._queue.put(job)
         self._turns.begin()
-        return future
 
     def run_now(self, operation: Operation[T]) -> T:
         """`run` for another thread than the loop's: blocks until the commit, and needs no turn of the loop."""
@@ -173,7 +206,9 @@ class SqliteWriter:
 
         A tenth of the file stays for what comes next.
         """
-        is_changed, is_done = await self._submit(_vacuum, is_alone=True)
+        vacuumed: asyncio.Future[tuple[bool, bool]] = self._loop.create_future()
+        self._put(_Job(_vacuum, None, vacuumed, is_alone=True))
+        is_changed, is_done = await vacuumed
         if is_changed and is_done:
             with ThreadPoolExecutor(1, thread_name_prefix="sqlite-truncate") as pool:
                 await self._loop.run_in_executor(pool, _truncate, self._path)
@@ -248,6 +283,10 @@ class SqliteWriter:
         return batch
 
     def _commit(self, connection: sqlite3.Connection, batch: Sequence[_Job], number: int) -> None:
+        if len(batch) == 1 and batch[0].at_once is not None:
+            self._committing = number
+            if batch[0].attempt_at_once(connection):
+                return
         try:
             if not _carry_out_together(connection, batch):
                 _carry_out_apart(connection, batch)

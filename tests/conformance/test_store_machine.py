@@ -393,7 +393,7 @@ class ClosedTooEarly(MemoryStore):
     async def read(self, run_key: str, *, after: int, max_events: int = 1_000, max_bytes: int = 262_144) -> Page:
         page = await super().read(run_key, after=after, max_events=max_events, max_bytes=max_bytes)
         run = await self.get_run(run_key)
-        return replace(page, closed=page.closed or (run is not None and run.is_ended))
+        return page._replace(closed=page.closed or (run is not None and run.is_ended))
 
 
 QUICK = settings(

@@ -4,7 +4,6 @@ import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import ExitStack, aclosing, asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -41,7 +40,7 @@ class MeasuredStore(MemoryStore):
         page = await super().read(run_key, after=after, max_events=max_events, max_bytes=max_bytes)
         self.given_bytes += sum(len(event.text) for event in page.events)
         # as a database gives them: bytes of their own, that nobody else holds
-        return replace(page, events=[replace(event, text=bytes(bytearray(event.text))) for event in page.events])
+        return page._replace(events=[event._replace(text=bytes(bytearray(event.text))) for event in page.events])
 
 
 class Scene:

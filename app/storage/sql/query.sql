@@ -109,7 +109,7 @@ WHERE key = :run_key AND status IN ('pending', 'running') AND cancel_reason IS N
 -- name: finish_run
 UPDATE runs
 SET status = :status, finished_at = :now, usage = :usage, error = :error, checkpoint_id = :checkpoint_id
-WHERE number = :number
+WHERE key = :run_key
 
 -- name: finish_thread
 UPDATE threads
@@ -157,6 +157,22 @@ INSERT INTO segments (run, first_seq, last_seq, body) VALUES
 UPDATE runs SET last_seq = json_extract(moved.value, '$[1]')
 FROM json_each(:moves) AS moved
 WHERE runs.number = json_extract(moved.value, '$[0]')
+
+-- name: set_up_appends
+-- An append to a log that is known is one row of `appends`: fence, advance and events are one statement, for each of
+-- which the thread waits for the GIL. It changes nothing, and raises, where the log is not as it is known.
+CREATE TEMP VIEW appends AS
+SELECT NULL AS run, NULL AS first_seq, NULL AS last_seq, NULL AS body, NULL AS epoch, NULL AS worker;
+CREATE TEMP TRIGGER append INSTEAD OF INSERT ON appends BEGIN
+    UPDATE runs SET last_seq = NEW.last_seq
+    WHERE number = NEW.run AND last_seq = NEW.first_seq - 1
+        AND epoch = NEW.epoch AND worker = NEW.worker AND status = 'running';
+    SELECT RAISE(ABORT, 'not as known') WHERE changes() <> 1;
+    INSERT INTO segments (run, first_seq, last_seq, body) VALUES (NEW.run, NEW.first_seq, NEW.last_seq, NEW.body);
+END
+
+-- name: append
+INSERT INTO temp.appends VALUES
 
 -- name: page
 -- One row again. `near` holds the segments that may be on the page, `page` adds how many bytes are before each.
