@@ -1,7 +1,7 @@
 """/runs: start, stream, read, list, cancel (wire contract, sections 1 to 4)."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 import orjson
@@ -13,7 +13,7 @@ from app.api.body import DEFAULT_MODES, INVOKE_MODES, CancelBody, RunBody, parse
 from app.api.context import Context, ContextDep, OwnerDep, access_of
 from app.api.problem import problem, status_of
 from app.api.start import Opened, check_origin, policy_of, reattach, recorded_view, start_run
-from app.api.stream import EventStream, run_headers, while_connected
+from app.api.stream import EventStream, Seat, run_headers, while_connected
 from app.errors import (
     BadEventId,
     Invalid,
@@ -47,19 +47,19 @@ BOOLEANS: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, 
 
 
 def stream_response(
-    context: Context, request: Request, opened: Opened, seat: ExitStack, view: View | None = None
+    context: Context, request: Request, opened: Opened, seat: Seat, view: View | None = None
 ) -> Response:
-    run = opened.run
+    run, after = context.runs.known(opened.run), opened.after
     shown = view or recorded_view(run)
     return EventStream(
-        lambda patience: context.runs.follow(run, after=opened.after, patience=patience, recall=shown.recalls),
+        lambda patience: context.runs.follow(run, after=after, patience=patience, recall=shown.recalls),
         context.streams,
         headers=run_headers(run),
         view_of=lambda run: shown,
         dialect=dialect_of(request.headers.get("accept", "")),
         heartbeat_seconds=context.heartbeat_seconds,
         until=context.access.end_of(access_of(request)),
-        seat=seat.pop_all(),
+        seat=seat.pass_on(),
     )
 
 
@@ -133,13 +133,13 @@ async def invoke(request: Request, context: ContextDep, owner: OwnerDep) -> Resp
     body = await read_object(request)
     with context.streams.take(owner) as seat:
         run = await start_run(context, owner, request, body, INVOKE_MODES)
-        return InvokeResponse(context, run, seat.pop_all())
+        return InvokeResponse(context, run, seat.pass_on())
 
 
 class InvokeResponse(Response):
     """Waits for a run's end, looking on at it, and answers with its outcome."""
 
-    def __init__(self, context: Context, run: Run, seat: ExitStack) -> None:
+    def __init__(self, context: Context, run: Run, seat: Seat) -> None:
         super().__init__()
         self._seat = seat
         self._context = context
@@ -147,12 +147,16 @@ class InvokeResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = self._broken_off()
-        slices = self._context.runs.follow(self._run, after=self._run.last_seq)
-        with self._seat:
-            async with while_connected(self._context.streams, receive), aclosing(slices):
+
+        async def wait() -> None:
+            nonlocal response
+            async with aclosing(self._context.runs.follow(self._run, after=self._run.last_seq)) as slices:
                 async for _ in slices:
                     pass
-                response = await self._answer()
+            response = await self._answer()
+
+        with self._seat:
+            await while_connected(self._context.streams, receive, wait)
             await response(scope, receive, send)
 
     def _broken_off(self) -> Response:
@@ -250,9 +254,13 @@ async def list_events(
     run = await context.runs.get(owner, run_id)
     await context.runs.check_cursor(run, after)
     page = Page(events=(), closed=False)
-    async with while_connected(context.streams, request.receive):
-        with context.streams.seat(owner), context.runs.attach(run):
+
+    async def wait() -> None:
+        nonlocal page
+        with context.streams.take(owner), context.runs.attach(run):
             page = await context.runs.page(run, after=after, limit=limit, wait_seconds=wait_seconds)
+
+    await while_connected(context.streams, request.receive, wait)
     next_after = page.events[-1].seq if page.events else after
     closed = b"true" if page.closed else b"false"
     events = b",".join(event.text for event in page.events)

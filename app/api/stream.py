@@ -8,10 +8,12 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 import anyio
 from starlette.responses import Response
@@ -55,6 +57,40 @@ class StreamLimits:
     max_stream_seconds: float | None
 
 
+class Seat:
+    """A place among the open streams, given back at the end of a `with`, unless `pass_on` went on to a response."""
+
+    __slots__ = ("_give_back", "_owner")
+
+    def __init__(self, owner: str | None, give_back: Callable[[str | None], None] | None) -> None:
+        self._owner = owner
+        self._give_back = give_back
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def pass_on(self) -> "Seat":
+        """The same seat, for somebody else to give back."""
+        give_back, self._give_back = self._give_back, None
+        return Seat(self._owner, give_back)
+
+    def close(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back(self._owner)
+
+
+class Stoppable(Protocol):
+    """Something that a client waits for."""
+
+    def cancel(self) -> None: ...
+
+
 class Streams:
     """The open streams of a process: how many there may be, and that they can be broken off.
 
@@ -64,14 +100,13 @@ class Streams:
 
     def __init__(self, limits: StreamLimits) -> None:
         self._limits = limits
-        self._open: set[anyio.CancelScope] = set()
+        self._open: set[Stoppable] = set()
         self._closed = False
         self._seats = Counter[str | None]()
         self._taken = 0
         self._strangers = 0
 
-    @contextmanager
-    def seat(self, owner: str | None) -> Iterator[None]:
+    def take(self, owner: str | None) -> Seat:
         """Of an owner, or of nobody yet: a socket's owner may come later. Raises TooManyStreams."""
         limits = self._limits
         if self._taken >= limits.max_streams:
@@ -81,13 +116,13 @@ class Streams:
             raise TooManyStreams(f"You have {most} open streams, as many as you may.")
         self._taken += 1
         self._seats[owner] += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-            self._seats[owner] -= 1
-            if not self._seats[owner]:
-                del self._seats[owner]
+        return Seat(owner, self._give_back)
+
+    def _give_back(self, owner: str | None) -> None:
+        self._taken -= 1
+        self._seats[owner] -= 1
+        if not self._seats[owner]:
+            del self._seats[owner]
 
     @contextmanager
     def stranger(self) -> Iterator[None]:
@@ -103,17 +138,20 @@ class Streams:
         finally:
             self._strangers -= 1
 
-    def take(self, owner: str) -> ExitStack:
-        """A seat that is given back at the end of a `with`, unless the stack's `pop_all` went on to a response."""
-        stack = ExitStack()
-        stack.enter_context(self.seat(owner))
-        return stack
-
     @property
     def lifetime_seconds(self) -> float | None:
         """How long the next stream may last: all that were opened together must not come back together."""
         seconds = self._limits.max_stream_seconds
         return None if seconds is None else seconds * random.uniform(1 - JITTER, 1 + JITTER)
+
+    def open(self, waiting: Stoppable) -> None:
+        """From now on it is stopped when streams are broken off; at once, if they are."""
+        self._open.add(waiting)
+        if self._closed:
+            waiting.cancel()
+
+    def close(self, waiting: Stoppable) -> None:
+        self._open.discard(waiting)
 
     @contextmanager
     def opened(self, *, seconds: float | None = None) -> Iterator[anyio.CancelScope]:
@@ -121,60 +159,80 @@ class Streams:
         with anyio.CancelScope() as scope:
             if seconds is not None:
                 scope.deadline = anyio.current_time() + seconds
-            self._open.add(scope)
-            if self._closed:
-                scope.cancel()
+            self.open(scope)
             try:
                 yield scope
             finally:
-                self._open.discard(scope)
+                self.close(scope)
 
     def break_off(self) -> None:
         """End every stream without its closing chunk: a client sees a drop and comes back, not an end."""
         self._closed = True
-        for scope in list(self._open):
-            scope.cancel()
+        for waiting in list(self._open):
+            waiting.cancel()
 
     @property
     def count(self) -> int:
         return len(self._open)
 
 
-@asynccontextmanager
+class _Stop:
+    """Ends what is inside of a timeout at once. It takes a third of the memory of anyio's scope."""
+
+    __slots__ = ("timeout",)
+
+    def __init__(self, seconds: float | None) -> None:
+        self.timeout = asyncio.timeout(seconds)
+
+    def cancel(self) -> None:
+        if not self.timeout.expired():
+            self.timeout.reschedule(0.0)
+
+
 async def while_connected(
     streams: Streams,
     receive: Receive,
-    until: Callable[[], Awaitable[None]] | None = None,
+    work: Callable[[], Awaitable[None]],
     *,
+    until: Callable[[], Awaitable[None]] | None = None,
     seconds: float | None = None,
-) -> AsyncIterator[None]:
-    """The body is broken off, without an error.
+) -> bool:
+    """Whether `work` came to its end; else it was broken off.
 
-    When the client leaves, the process stops, `until` returns, or after so many seconds.
+    When the client left, the process stops, `until` returned, or after so many seconds. Raises what `work` raises.
     """
-    with streams.opened(seconds=seconds) as scope:
-        try:
-            async with asyncio.TaskGroup() as group:  # it takes a tenth of the memory of anyio's
-                watching = [group.create_task(_until_gone(receive, scope))]
-                if until is not None:
-                    watching.append(group.create_task(_after(until, scope)))
-                yield
-                for task in watching:
-                    task.cancel()
-        except ExceptionGroup as errors:
-            # a task group wraps even the one error of its body
-            raise errors.exceptions[0] from None
+    stop = _Stop(seconds)
+    try:
+        async with stop.timeout, asyncio.TaskGroup() as group:  # it takes a tenth of the memory of anyio's
+            watching = [group.create_task(_until_gone(receive, stop))]
+            if until is not None:
+                watching.append(group.create_task(_after(until, stop)))
+            streams.open(stop)
+            try:
+                await work()
+            finally:
+                streams.close(stop)
+            for task in watching:
+                task.cancel()
+    except TimeoutError:
+        if not stop.timeout.expired():
+            raise
+        return False
+    except ExceptionGroup as errors:
+        # a task group wraps even the one error of its body
+        raise errors.exceptions[0] from None
+    return True
 
 
-async def _after(until: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+async def _after(until: Callable[[], Awaitable[None]], stop: _Stop) -> None:
     await until()
-    scope.cancel()
+    stop.cancel()
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+async def _until_gone(receive: Receive, stop: _Stop) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    scope.cancel()
+    stop.cancel()
 
 
 class EventStream(Response):
@@ -182,8 +240,7 @@ class EventStream(Response):
 
     `follow` makes the slices, and looks on at their run as long as the client is there; `view_of` says what this
     reader sees of a run; the stream is broken off when `until` returns, so that its client comes back and is asked who
-    it is. `send` waits while a slow client's buffer is full, and nothing is read for it meanwhile: it
-    costs its own window and slows nobody.
+    it is.
     """
 
     def __init__(
@@ -196,12 +253,58 @@ class EventStream(Response):
         dialect: Dialect,
         heartbeat_seconds: float,
         until: Callable[[], Awaitable[None]] | None,
-        seat: ExitStack,
+        seat: Seat,
     ) -> None:
         """`seat` is what was taken for this stream; it is given back at its end."""
         super().__init__(status_code=200, headers={**STREAM_HEADERS, **headers})
         # Response counts the body that it does not have
         self.raw_headers = [(k, v) for k, v in self.raw_headers if k != b"content-length"]
+        self._frames = Frames(follow, streams, view_of, dialect, heartbeat_seconds, until, seat)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the headers; the frames are sent by the StreamHost, where there is one."""
+        host: list[Frames] | None = scope.get(HOST)
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        except BaseException:
+            self._frames.drop()
+            raise
+        if host is None:
+            await self._frames.run(receive, send)
+        else:
+            host.append(self._frames)
+
+
+class Frames:
+    """What follows the headers of an EventStream.
+
+    `send` waits while a slow client's buffer is full, and nothing is read for it meanwhile: it costs its own window
+    and slows nobody.
+    """
+
+    __slots__ = (
+        "_dialect",
+        "_follow",
+        "_heartbeat_seconds",
+        "_reading",
+        "_run",
+        "_seat",
+        "_sent_at",
+        "_streams",
+        "_until",
+        "_view_of",
+    )
+
+    def __init__(
+        self,
+        follow: Callable[[Patience], AsyncGenerator[Slice, None]],
+        streams: Streams,
+        view_of: Callable[[Run], View],
+        dialect: Dialect,
+        heartbeat_seconds: float,
+        until: Callable[[], Awaitable[None]] | None,
+        seat: Seat,
+    ) -> None:
         self._follow = follow
         self._streams = streams
         self._view_of = view_of
@@ -209,42 +312,34 @@ class EventStream(Response):
         self._heartbeat_seconds = heartbeat_seconds
         self._until = until
         self._seat = seat
-        self._sent_at = 0.0
+        self._sent_at = time.monotonic()
         self._run: Run | None = None
         self._reading: Reading | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        host: list[EventStream] | None = scope.get(HOST)
-        try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        except BaseException:
-            self.drop()
-            raise
-        self._sent_at = time.monotonic()
-        if host is None:
-            await self.run(receive, send)
-        else:
-            host.append(self)
-
     def drop(self) -> None:
-        """It will not be run."""
+        """They will not be sent."""
         self._seat.close()
 
     async def run(self, receive: Receive, send: Send) -> None:
-        """Send the frames; the headers are sent."""
+        """Send them, and the end of the response where the stream came to its own."""
         is_finished = False
         seconds = self._streams.lifetime_seconds
+        sending = partial(self._send_all, send)
         try:
-            connected = while_connected(self._streams, receive, self._until, seconds=seconds)
             with self._seat:
-                async with connected, aclosing(self._follow(self._patience)) as slices:
-                    await self._send_frames(slices, send)
-                    is_finished = True
+                is_finished = await while_connected(self._streams, receive, sending, until=self._until, seconds=seconds)
         except EventsExpired as error:
             # deleted while it was read: a drop, and the client that comes back is told
             logger.info("A stream was broken off: %s", error)
         if is_finished:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self._follow(self._patience)) as slices:
+            async for piece in slices:
+                if body := self._body(piece):
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    self._sent_at = time.monotonic()
 
     def _patience(self) -> float:
         """Seconds of silence until something is to be sent: a heartbeat, or tokens that were held back."""
@@ -253,12 +348,6 @@ class EventStream(Response):
         if self._reading is not None and self._reading.due_at is not None:
             wait = min(wait, self._reading.due_at - now)
         return max(wait, 0.0)
-
-    async def _send_frames(self, slices: AsyncGenerator[Slice, None], send: Send) -> None:
-        async for piece in slices:
-            if body := self._body(piece):
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                self._sent_at = time.monotonic()
 
     def _body(self, piece: Slice) -> bytes:
         now = time.monotonic()
@@ -289,13 +378,15 @@ class StreamHost:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        host: list[EventStream] = []
-        scope[HOST] = host
+        host: list[Frames] = []
+        inner = {**scope, HOST: host}  # what routes and layers put into theirs goes with them
         try:
-            await self._app(scope, receive, send)
+            await self._app(inner, receive, send)
         except BaseException:
-            for stream in host:
-                stream.drop()
+            for frames in host:
+                frames.drop()
             raise
-        for stream in host:
-            await stream.run(receive, send)
+        scope["route"] = inner.get("route")
+        del inner
+        for frames in host:
+            await frames.run(receive, send)

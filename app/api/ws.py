@@ -15,6 +15,7 @@ from app.api.body import DEFAULT_MODES, check_depth, is_run_id
 from app.api.context import Context
 from app.api.problem import problem_of
 from app.api.start import begin_run, check_origin, recorded_view
+from app.api.stream import Seat
 from app.errors import BodyTooLarge, Invalid, OriginNotAllowed, RunstreamError, TooManyStreams, Unauthorized
 from app.protocols import ws
 from app.protocols.view import Reading
@@ -41,7 +42,7 @@ async def open_socket(websocket: WebSocket) -> None:
         await websocket.send_denial_response(problem_of(error))
         return
     try:
-        with contextlib.ExitStack() as strangeness, context.streams.seat(None):
+        with contextlib.ExitStack() as strangeness, context.streams.take(None):
             if access is None:
                 strangeness.enter_context(context.streams.stranger())
             await websocket.accept()
@@ -57,7 +58,7 @@ class Subscription:
     run: Run
     after: int
     topics: frozenset[ws.Topic]
-    seat: contextlib.ExitStack
+    seat: Seat
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
 
 
@@ -198,14 +199,14 @@ class Conversation:
             with anyio.CancelScope(shield=True):
                 run = await begin_run(self._context, self._owner, message.body, DEFAULT_MODES, key=None)
             ack = ws.encode_ack(run_id=run.run_id, thread_id=run.thread_id)
-            await self._open(Subscription(run=run, after=0, topics=ws.TOPICS, seat=seat.pop_all()), ack=ack)
+            await self._open(Subscription(run=run, after=0, topics=ws.TOPICS, seat=seat.pass_on()), ack=ack)
 
     async def _subscribe(self, message: ws.Subscribe) -> None:
         self._check_room(message.run_id)
         run = await self._context.runs.get(self._owner, message.run_id)
         await self._context.runs.check_cursor(run, message.after)
         earlier = self._subscriptions.get(run.run_id)
-        seat = earlier.seat.pop_all() if earlier else self._context.streams.take(self._owner)
+        seat = earlier.seat.pass_on() if earlier else self._context.streams.take(self._owner)
         await self._open(Subscription(run=run, after=message.after, topics=message.topics, seat=seat))
 
     def _check_room(self, run_id: str | None) -> None:

@@ -85,6 +85,9 @@ class TokenPolicy:
         return self.pattern is None or self.pattern.is_in(text)
 
 
+EACH: Final = TokenPolicy()
+
+
 def parse_policy(
     tokens: Mapping[str, Any] | None,
     *,
@@ -96,6 +99,8 @@ def parse_policy(
     Raises Invalid for anything that is not one.
     """
     if tokens is None:
+        if not defaults:
+            return EACH
         tokens = {}
     if not isinstance(tokens, Mapping):
         raise Invalid("tokens is an object.", loc=loc)

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from types import TracebackType
 
 from app.runs.model import Run
 
 
 class Audience:
-    """Who looks on at a run. When nobody has for the grace, `left` is called; None: nobody need look on."""
+    """Who looks on at a run, each as long as a `with` lasts.
+
+    When nobody has for the grace, `left` is called; None: nobody need look on.
+    """
 
     def __init__(self, grace_seconds: float | None, left: Callable[[], None]) -> None:
         self._grace_seconds = grace_seconds
@@ -18,11 +22,13 @@ class Audience:
         self.left = left
         self._watch()
 
-    def enter(self) -> None:
+    def __enter__(self) -> None:
         self._readers += 1
         self._watch()
 
-    def leave(self) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._readers -= 1
         self._watch()
 
@@ -57,18 +63,9 @@ class Audiences:
         else:
             known.left = left
 
-    @contextlib.contextmanager
-    def attach(self, run_key: str) -> Iterator[None]:
+    def attach(self, run_key: str) -> contextlib.AbstractContextManager[object]:
         """Be one of those who look on at a run; nothing happens when it is none of this process."""
-        audience = self._audiences.get(run_key)
-        if audience is None:
-            yield
-            return
-        audience.enter()
-        try:
-            yield
-        finally:
-            audience.leave()
+        return self._audiences.get(run_key) or contextlib.nullcontext()
 
     def forget(self, run_key: str) -> None:
         """The run has ended."""

@@ -203,12 +203,17 @@ class RunExecutor:
         active = self._active.get(run_key)
         return None if active is None else active.log
 
+    def run(self, run_key: str) -> Run | None:
+        """A run of this process, as it was when this attempt began; None when it is none."""
+        active = self._active.get(run_key)
+        return None if active is None else active.run
+
     async def join(self, run_key: str) -> None:
         """Wait until a run of this process has really stopped and its end is written."""
         if active := self._active.get(run_key):
             await active.done.wait()
 
-    def attach(self, run_key: str) -> AbstractContextManager[None]:
+    def attach(self, run_key: str) -> AbstractContextManager[object]:
         """Look on: while somebody does, the clock of `on_disconnect` stands still."""
         return self._audiences.attach(run_key)
 

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 from app.errors import (
     EventIdAhead,
@@ -58,12 +59,27 @@ class Started:
     created: bool
 
 
-@dataclass(slots=True, eq=False)
 class Cursor:
-    """How far a reader has been sent a run's log, and its writing end where that is in this process."""
+    """How far a reader has been sent a run's log, and its writing end where that is in this process.
 
-    log: LogWriter | None
-    seq: int
+    One of `cursors` as long as its `with` lasts.
+    """
+
+    __slots__ = ("_cursors", "log", "seq")
+
+    def __init__(self, cursors: "set[Cursor]", log: LogWriter | None, seq: int) -> None:
+        self._cursors = cursors
+        self.log = log
+        self.seq = seq
+
+    def __enter__(self) -> Self:
+        self._cursors.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cursors.discard(self)
 
 
 class RunService:
@@ -259,11 +275,13 @@ class RunService:
         page = await self._store.read(run.key, after=after, max_events=1)
         return page.closed and not page.events
 
-    @contextlib.contextmanager
-    def attach(self, run: Run) -> Iterator[None]:
+    def attach(self, run: Run) -> contextlib.AbstractContextManager[object]:
         """Look on: see RunExecutor.attach."""
-        with self._executor.attach(run.key):
-            yield
+        return self._executor.attach(run.key)
+
+    def known(self, run: Run) -> Run:
+        """The run as this process holds it while it works on it: its readers need no copy of their own."""
+        return self._executor.run(run.key) or run
 
     async def follow(
         self, run: Run, *, after: int, patience: Patience = lambda: None, recall: bool = False
@@ -274,7 +292,7 @@ class RunService:
         """
         was_at_end, full_pages = False, 0
         pages = tail(self._store, run.key, after=after, patience=patience)
-        with self._executor.attach(run.key), self._following(run, after) as cursor:
+        with self._executor.attach(run.key), Cursor(self._cursors, self._executor.log(run.key), after) as cursor:
             if recall:
                 async for events in self._before(run, after):
                     yield Slice(run=run, events=events, is_past=True)
@@ -286,15 +304,6 @@ class RunService:
                     was_at_end = was_at_end or (page.is_live and full_pages == 0)
                     if page.events:
                         cursor.seq = page.events[-1].seq
-
-    @contextlib.contextmanager
-    def _following(self, run: Run, after: int) -> Iterator["Cursor"]:
-        cursor = Cursor(log=self._executor.log(run.key), seq=after)
-        self._cursors.add(cursor)
-        try:
-            yield cursor
-        finally:
-            self._cursors.discard(cursor)
 
     def lags(self) -> Sequence[int]:
         """How many events each reader has not been sent yet, of those that came while their run was at work."""

@@ -3,7 +3,7 @@
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, MutableMapping
-from contextlib import ExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -144,7 +144,7 @@ async def cost_of_stalling() -> tuple[int, int, int]:
             dialect="eventsource",
             heartbeat_seconds=60,
             until=anyio.sleep_forever,
-            seat=ExitStack(),
+            seat=streams.take(None),
         )
         reading = spawn(stream({}, client.receive, client.send))
         await until(spawn(client.offered.wait()))
