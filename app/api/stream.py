@@ -379,7 +379,8 @@ class StreamHost:
             await self._app(scope, receive, send)
             return
         host: list[Frames] = []
-        inner = {**scope, HOST: host}  # what routes and layers put into theirs goes with them
+        # a scope of their own: what routes and layers put into it goes with them
+        inner = {**scope, "state": dict(scope.get("state", {})), HOST: host}
         try:
             await self._app(inner, receive, send)
         except BaseException:
