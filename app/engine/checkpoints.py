@@ -11,7 +11,7 @@ import copy
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph._internal._constants import NULL_TASK_ID, RESUME
@@ -22,6 +22,7 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
 )
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.pregel import Pregel
 
@@ -46,6 +47,8 @@ __all__ = [
 
 T = TypeVar("T")
 Operation = Callable[[SqliteSaver], T]
+# what a serializer becomes that may also load these types: as many as there are graphs
+Serdes = dict[tuple[SerializerProtocol, frozenset[tuple[str, ...]]], SerializerProtocol]
 
 # writes of a task that failed or asks; its answers (`__resume__`) are among the writes of one that asked and then ended
 UNFINISHED = frozenset({"__error__", "__error_source_node__", "__interrupt__", "__scheduled__"})
@@ -105,6 +108,7 @@ class Checkpoints:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._serdes: Serdes = {}
 
     def saver(
         self,
@@ -119,7 +123,7 @@ class Checkpoints:
         `flush` is awaited before the writes of a task that ended are saved: what it told before must not be lost when
         it never runs again.
         """
-        return RunSaver(self._backend, owner, lease, journal, flush)
+        return RunSaver(self._backend, owner, lease, journal, flush, self._serdes)
 
     async def take_over(self, lease: Lease) -> None:
         """Keep earlier claims of the thread out from now on: what is read afterwards stays as it is."""
@@ -202,8 +206,10 @@ class RunSaver(BaseCheckpointSaver[str]):
         lease: Lease | None,
         journal: Journal | None,
         flush: Callable[[], Awaitable[None]] | None = None,
+        serdes: Serdes | None = None,
     ) -> None:
         super().__init__()
+        self._serdes: Serdes = {} if serdes is None else serdes
         self._backend = backend
         self._owner = owner
         self._lease = lease
@@ -221,8 +227,20 @@ class RunSaver(BaseCheckpointSaver[str]):
 
         The log takes nothing more before its end, so no save may wait for it.
         """
-        saver = RunSaver(self._backend, self._owner, self._lease, None, None)
+        saver = RunSaver(self._backend, self._owner, self._lease, None, serdes=self._serdes)
         saver._pinned_id = self._pinned_id
+        return saver
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
+        """LangGraph asks for this at every use of a graph, and for the same types each time."""
+        asked = (self.serde, frozenset(extra_allowlist))
+        serde = self._serdes.get(asked)
+        if serde is None:
+            serde = self._serdes[asked] = super().with_allowlist(extra_allowlist).serde
+        if serde is self.serde:
+            return self
+        saver = copy.copy(self)
+        saver.serde = serde
         return saver
 
     # -- reading ------------------------------------------------------------------------------------------------
@@ -428,9 +446,10 @@ class RunSaver(BaseCheckpointSaver[str]):
 def with_checkpoints(graph: Pregel[Any, Any, Any, Any], saver: RunSaver) -> Pregel[Any, Any, Any, Any]:
     """Another graph that saves with `saver`; the one given is not changed.
 
-    `copy` forgets which types the state is made of (fact 25), so they go to the saver here and are set again.
+    A plain copy, since `Pregel.copy` makes the graph anew, which takes a run's time, and forgets which types the state
+    is made of (fact 25).
     """
     types = graph._serde_allowlist
-    attached = graph.copy(update={"checkpointer": saver.with_allowlist(types) if types else saver})
-    attached._serde_allowlist = copy.copy(types)
+    attached = copy.copy(graph)
+    attached.checkpointer = saver.with_allowlist(types) if types else saver
     return attached

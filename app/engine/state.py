@@ -1,5 +1,6 @@
 """The state of a thread: what it waits for, and its form in LangGraph's own JSON."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -70,7 +71,9 @@ def checkpoint_id_of(snapshot: StateSnapshot) -> str | None:
 def readable(graph: Graph) -> Graph:
     """The graph for reading states: LangGraph would make the next nodes' input, and validate it, for ever in vain."""
     nodes = {name: node.copy({"mapper": None}) for name, node in graph.nodes.items()}
-    return graph.copy(update={"nodes": nodes})
+    copied = copy.copy(graph)
+    copied.nodes = nodes
+    return copied
 
 
 async def read_state(graph: Graph, config: RunnableConfig, *, subgraphs: bool = False) -> StateSnapshot:
