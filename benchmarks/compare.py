@@ -13,7 +13,18 @@ from typing import Final
 
 from benchmarks import alone, lifetime, provider, readers, streams, turns
 from benchmarks.client import exchange
-from benchmarks.contender import ALL, BARE_LOOP, ROOT, RUNSTREAM, Contender, langgraph_dev, on_core, scratch, serving
+from benchmarks.contender import (
+    ALL,
+    BARE_LOOP,
+    ROOT,
+    RUNSTREAM,
+    SAVING_LOOP,
+    Contender,
+    langgraph_dev,
+    on_core,
+    scratch,
+    serving,
+)
 from benchmarks.endpoint import endpoint
 from benchmarks.report import Measured, as_json, markdown
 from benchmarks.scenario import ALONE, Own, Scale, Scenario, Shared
@@ -79,7 +90,7 @@ def main() -> int:
     options = parser().parse_args()
     scenarios = chosen(options.scenarios, is_quick=options.quick)
     scale = Scale(factor=options.scale or (QUICK_FACTOR if options.quick else 1.0))
-    plan = Plan(scenarios=scenarios, contenders=contenders(options.langgraph_dev), scale=scale)
+    plan = Plan(scenarios=scenarios, contenders=contenders(options.langgraph_dev, is_quick=options.quick), scale=scale)
     measured = Measured(scenarios)
     readers.allow_many_files()
     with ExitStack() as stack:
@@ -97,8 +108,9 @@ def main() -> int:
     return 1 if measured.failures else 0
 
 
-def contenders(command: Path | None) -> Sequence[Contender]:
-    return (BARE_LOOP, RUNSTREAM, *([langgraph_dev(command)] if command else []))
+def contenders(command: Path | None, *, is_quick: bool) -> Sequence[Contender]:
+    by_hand = [BARE_LOOP] if is_quick else [BARE_LOOP, SAVING_LOOP]
+    return (*by_hand, RUNSTREAM, *([langgraph_dev(command)] if command else []))
 
 
 def parser() -> argparse.ArgumentParser:

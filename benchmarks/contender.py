@@ -24,7 +24,7 @@ ALL: Final = "langgraph.json"
 # those of the command: the client gives up all but one of them
 CORES: Final = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
-ContenderName = Literal["runstream", "bare loop", "langgraph dev"]
+ContenderName = Literal["runstream", "bare loop", "saving loop", "langgraph dev"]
 
 
 def on_core(number: int) -> Callable[[], None] | None:
@@ -57,11 +57,14 @@ def runstream(port: int, data_dir: Path, config: str) -> list[str]:
 
 
 RUNSTREAM: Final = Contender(name="runstream", command=runstream, ready_path="/ready")
-BARE_LOOP: Final = Contender(
-    name="bare loop",
-    command=lambda port, data_dir, config: [sys.executable, "-m", "benchmarks.bare", str(port), str(CONFIGS / config)],
-    ready_path="/openapi.json",
-)
+
+
+def module(name: str) -> Callable[[int, Path, str], list[str]]:
+    return lambda port, data_dir, config: [sys.executable, "-m", name, str(port), str(CONFIGS / config)]
+
+
+BARE_LOOP: Final = Contender(name="bare loop", command=module("benchmarks.bare"), ready_path="/openapi.json")
+SAVING_LOOP: Final = Contender(name="saving loop", command=module("benchmarks.saving"), ready_path="/openapi.json")
 
 
 def langgraph_dev(command: Path) -> Contender:

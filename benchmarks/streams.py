@@ -91,7 +91,7 @@ SCENARIOS: Final = (
             Figure(name="bytes a token", better="less", target=Target(value=80)),
             Figure(name="bytes a token with ids", better="less", target=Target(value=125)),
         ),
-        contenders=("runstream", "bare loop", "langgraph dev"),
+        contenders=("runstream", "bare loop", "saving loop", "langgraph dev"),
         measure=one_stream,
     ),
     Shared(
@@ -102,21 +102,21 @@ SCENARIOS: Final = (
             Figure(name="first frame ms, 95th", better="less"),
             Figure(name="CPU µs a token", better="less"),
         ),
-        contenders=("runstream", "bare loop", "langgraph dev"),
+        contenders=("runstream", "bare loop", "saving loop", "langgraph dev"),
         measure=burst,
     ),
     Shared(
         key="P",
         title="50 streams of 200 tokens at 20 ms",
         figures=PACED,
-        contenders=("runstream", "bare loop", "langgraph dev"),
+        contenders=("runstream", "bare loop", "saving loop", "langgraph dev"),
         measure=lambda server, scale: paced(server, 50, scale.of(200, least=20), 20),
     ),
     Shared(
         key="Q",
         title="200 streams of 100 tokens at 50 ms",
         figures=PACED,
-        contenders=("runstream", "bare loop", "langgraph dev"),
+        contenders=("runstream", "bare loop", "saving loop", "langgraph dev"),
         measure=lambda server, scale: paced(server, 200, scale.of(100, least=10), 50),
     ),
 )

@@ -106,7 +106,7 @@ SCENARIOS: Final = (
             Figure(name="first frame ms, idle", better="less", target=Target(value=3)),
             Figure(name="first token ms, idle", better="less"),
         ),
-        contenders=("runstream", "bare loop", "langgraph dev"),
+        contenders=("runstream", "bare loop", "saving loop", "langgraph dev"),
         measure=short_runs,
     ),
     Shared(

@@ -23,7 +23,9 @@ MAX_BATCH: Final = 5_000  # events of one append: in the store it costs several 
 MAX_TURNS: Final = 64  # of the event loop, for the first append of a burst: with fifty runs a tenth of a second
 MAX_BURST_TURNS: Final = 128  # for a later one, or more of them in so many seconds:
 MIN_BURST_SECONDS: Final = 0.05
-MAX_SECONDS: Final = 0.25  # when the loop has so much to do that turns are long
+# when the loop has so much to do that turns are long: for the first append, and twice as many for each later one
+FIRST_SECONDS: Final = 0.01
+MAX_SECONDS: Final = 0.25
 MAX_QUIET_TURNS: Final = 3
 MANY_WAITING: Final = 1_000
 
@@ -76,6 +78,7 @@ class LogWriter:
         self._asleep: asyncio.Future[None] | None = None  # there while the pump has nothing to do
         self._draining = False
         self._is_burst = False
+        self._gather_seconds = FIRST_SECONDS
         self._written = 0
         self._to_flush = 0
         self._moved: asyncio.Future[None] | None = None  # there while somebody waits until something is written
@@ -163,7 +166,7 @@ class LogWriter:
         begun_at, turns, quiet = time.monotonic(), 0, 0
         max_turns, max_quiet = (MAX_BURST_TURNS, MAX_QUIET_TURNS) if self._is_burst else (MAX_TURNS, 0)
         seconds = 0.0
-        while seconds < MAX_SECONDS and (turns < max_turns or (self._is_burst and seconds < MIN_BURST_SECONDS)):
+        while seconds < self._gather_seconds and (turns < max_turns or (self._is_burst and seconds < MIN_BURST_SECONDS)):
             count = self.count
             await asyncio.sleep(0)
             turns += 1
@@ -178,6 +181,7 @@ class LogWriter:
             batch, self._pending = batch[:MAX_BATCH], batch[MAX_BATCH:]
             total = self._written_bytes + sum(len(event.text) for event in batch)
         self._is_burst = len(batch) > 1
+        self._gather_seconds = min(2 * self._gather_seconds, MAX_SECONDS) if self._is_burst else FIRST_SECONDS
         begun_at = time.monotonic()
         self.last_seq = await self._store.append(self._lease, batch)
         self._on_append(batch, time.monotonic() - begun_at)
