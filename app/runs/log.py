@@ -20,10 +20,10 @@ ALWAYS_TAKEN: Final = frozenset({"node", "state", "restart", "discard"})
 
 
 MAX_BATCH: Final = 5_000  # events of one append: in the store it costs several times its size
-MAX_TURNS: Final = 64  # of the event loop, for the first append of a burst: with fifty runs a tenth of a second
-MAX_BURST_TURNS: Final = 128  # for a later one, or more of them in so many seconds:
-MIN_BURST_SECONDS: Final = 0.05
-# when the loop has so much to do that turns are long: for the first append, and twice as many for each later one
+# how long a burst is gathered: so many turns of the event loop, or more of them in so many seconds
+MAX_TURNS: Final = 128
+MIN_SECONDS: Final = 0.05
+# but only so long at first, twice as long for each later append, and never longer: in a busy loop a turn takes its time
 FIRST_SECONDS: Final = 0.01
 MAX_SECONDS: Final = 0.25
 MAX_QUIET_TURNS: Final = 3
@@ -142,7 +142,8 @@ class LogWriter:
                 if not self._pending:
                     self._asleep = self._loop.create_future()
                     await self._asleep
-                await self._gather()
+                if self._is_burst:
+                    await self._gather()
                 if self._pending and not self._draining:
                     await self._append()
         except Exception as error:
@@ -157,22 +158,20 @@ class LogWriter:
         self._moved = None
 
     async def _gather(self) -> None:
-        """Let more come as long as turns of the loop bring more: an append costs as much as fifty tokens.
+        """In a burst, let more come as long as turns of the loop bring more: an append costs as much as fifty tokens.
 
-        Nothing waits for a clock: where nothing came, what is there goes at once. When several events came with the
-        last append it is a burst. Then a few turns may pass without one, since a model that is read from a socket takes
-        some for each token, and there may be more of them (docs/performance.md).
+        It is a burst when several events came with the last append; a lone one goes at once, and nothing waits for a
+        clock. A few turns may pass without an event, since a model that is read from a socket takes some for each
+        token, and there may be more of them (docs/performance.md).
         """
-        begun_at, turns, quiet = time.monotonic(), 0, 0
-        max_turns, max_quiet = (MAX_BURST_TURNS, MAX_QUIET_TURNS) if self._is_burst else (MAX_TURNS, 0)
-        seconds = 0.0
-        while seconds < self._gather_seconds and (turns < max_turns or (self._is_burst and seconds < MIN_BURST_SECONDS)):
+        begun_at, turns, quiet, seconds = time.monotonic(), 0, 0, 0.0
+        while seconds < self._gather_seconds and (turns < MAX_TURNS or seconds < MIN_SECONDS):
             count = self.count
             await asyncio.sleep(0)
             turns += 1
             seconds = time.monotonic() - begun_at
             quiet = quiet + 1 if self.count == count else 0
-            if quiet > max_quiet or self._draining:
+            if quiet > MAX_QUIET_TURNS or self._draining:
                 return
 
     async def _append(self) -> None:
