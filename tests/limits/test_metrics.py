@@ -8,8 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.metrics import Tally
 from tests.docs.document import section
 from tests.raw_client import RawExchange, new_gate
 from tests.server import ROOT, RunningServer, run, running, wait_until
@@ -51,6 +53,20 @@ def test_a_run_is_counted_when_it_begins_and_ends_with_its_wait_its_tokens_and_i
     assert value(client, "queue_wait_seconds_count") == before["queue_wait_seconds_count"] + 1
     # the start is written by the acceptance, and the end with what is left by the end's own transaction
     assert 1 <= value(client, "append_events_sum") - before["append_events_sum"] <= len(frames) - 2
+
+
+def test_a_tally_says_what_the_clients_own_histogram_does() -> None:
+    values, buckets = (0.0, 0.1, 0.2, 0.25, 7, 1e9), (0.1, 0.25, 1)
+    for label in (None, "graph"):
+        tally = Tally("some_seconds", "Some.", label, buckets)
+        ours, theirs = CollectorRegistry(), CollectorRegistry()
+        ours.register(tally)
+        histogram = Histogram("some_seconds", "Some.", [label] if label else [], buckets=buckets, registry=theirs)
+        for value in values:
+            tally.observe(value, 'a "name"' if label else "")
+            (histogram.labels('a "name"') if label else histogram).observe(value)
+        expected = [line for line in generate_latest(theirs).decode().splitlines() if "_created" not in line]
+        assert generate_latest(ours).decode().splitlines() == expected
 
 
 def test_a_run_that_fails_or_is_stopped_is_counted_with_why(server: RunningServer, client: httpx.Client) -> None:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
+from app.errors import LeaseLost
 from app.runs.event import Event
-from app.runs.model import Admission, scoped
+from app.runs.model import Admission, Lease, scoped
 from app.runs.store import RunQuery, Store, ThreadQuery
 from app.storage.sqlite import FILE_NAME, SqliteStore
-from app.storage.sqlite_log import SEGMENT_BYTES, LogTable, Write, segments_of
+from app.storage.sqlite_log import SEGMENT_BYTES, LogTable, NotAsKnown, Write, segments_of
 from app.storage.sqlite_retention import Expiration
 from app.storage.sqlite_row import load_sql
 from app.storage.sqlite_run import RunTable
@@ -60,6 +62,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     asyncio.run(fill())
     connection = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
     add_functions(connection)
+    connection.executescript(load_sql()["set_up_appends"])
     yield connection
     connection.close()
 
@@ -184,17 +187,89 @@ def test_active_runs_are_not_looked_for_among_all_runs(connection: sqlite3.Conne
     assert not any("runs_thread" in step or "runs_owner" in step for step in plan), plan
 
 
-def test_an_append_of_many_runs_is_three_statements(connection: sqlite3.Connection) -> None:
+def leases(connection: sqlite3.Connection) -> list[Lease]:
+    """Of the ten runs that have not ended, claimed anew."""
     CLOCK.advance(LEASE_SECONDS)
     keys = [scoped("owner", f"run-{number}") for number in range(1, 20, 2)]
-    leases = [RUNS.claim(connection, key, "w2", None, None)[0] for key in keys]
-    writes = [Write(lease=lease, events=tokens(2)) for lease in leases if lease is not None]
-    assert len(writes) == 10
+    return [lease for key in keys if (lease := RUNS.claim(connection, key, "w2", None, None)[0]) is not None]
+
+
+def traced(connection: sqlite3.Connection, work: Callable[[], object]) -> list[str]:
+    """The statements that were executed, each once: SQLite shows one again for each statement of its trigger."""
     statements: list[str] = []
     connection.set_trace_callback(statements.append)
-    LOG.write(connection, writes, "2026-01-01")
+    work()
     connection.set_trace_callback(None)
-    assert len([statement for statement in statements if not statement.startswith("--")]) == 3
+    return [statement for statement in dict.fromkeys(statements) if not statement.startswith("--")]
+
+
+def test_an_append_of_many_runs_is_three_statements_and_one_when_their_logs_are_known(
+    connection: sqlite3.Connection,
+) -> None:
+    log = LogTable(load_sql())
+    writes = [Write(lease=lease, events=tokens(2)) for lease in leases(connection)]
+    assert len(writes) == 10
+    assert len(traced(connection, lambda: log.write(connection, writes, "2026-01-01"))) == 3
+    assert len(traced(connection, lambda: log.write(connection, writes, "2026-01-01"))) == 1
+    assert log_length(connection, RUN) == 1 + 3 + 2 + 2
+
+
+def log_length(connection: sqlite3.Connection, run_key: str) -> int:
+    """How many events a log has, all of them in their order."""
+    events = LOG.page(connection, run_key, after=0, max_events=1_000, max_bytes=1_000_000).events
+    assert [orjson.loads(event.text)["seq"] for event in events] == list(range(1, len(events) + 1))
+    return len(events)
+
+
+def test_a_lease_that_is_lost_is_seen_though_the_log_is_known_and_the_others_are_written(
+    connection: sqlite3.Connection,
+) -> None:
+    log = LogTable(load_sql())
+    before = leases(connection)
+    log.write(connection, [Write(lease=lease, events=tokens(1)) for lease in before], "2026-01-01")
+    CLOCK.advance(LEASE_SECONDS)
+    assert RUNS.claim(connection, RUN, "w3", None, None)[0] is not None
+
+    outcomes = log.write(connection, [Write(lease=lease, events=tokens(1)) for lease in before], "2026-01-01")
+
+    assert [lease.run_key for lease, out in zip(before, outcomes, strict=True) if isinstance(out, LeaseLost)] == [RUN]
+    assert log_length(connection, RUN) == 1 + 3 + 1
+    assert log_length(connection, before[1].run_key) == 1 + 3 + 2
+
+
+def test_a_log_that_is_longer_or_shorter_than_it_was_known_to_be_goes_on_without_a_gap(
+    connection: sqlite3.Connection,
+) -> None:
+    log, other = LogTable(load_sql()), LogTable(load_sql())
+    one = [Write(lease=leases(connection)[0], events=tokens(1))]
+    log.write(connection, one, "2026-01-01")
+    other.write(connection, one, "2026-01-01")
+    log.write(connection, one, "2026-01-01")
+    assert log_length(connection, RUN) == 1 + 3 + 3
+    connection.execute("BEGIN")
+    log.write(connection, one, "2026-01-01")
+    connection.execute("ROLLBACK")
+    log.write(connection, one, "2026-01-01")
+    assert log_length(connection, RUN) == 1 + 3 + 4
+
+
+def test_at_once_is_refused_with_nothing_written_where_it_takes_more_than_one_statement(
+    connection: sqlite3.Connection,
+) -> None:
+    log = LogTable(load_sql())
+    lease, other = leases(connection)[:2]
+    writes = {
+        "a log that is not known": [Write(lease=other, events=tokens(1))],
+        "an end": [Write(lease=lease, events=[COMPLETE], ending=SUCCESS)],
+        "no event, so that nothing would look at the lease": [Write(lease=lease, events=[])],
+        "twice the same log": [Write(lease=lease, events=tokens(1))] * 2,
+        "another's lease": [Write(lease=replace(lease, epoch=77), events=tokens(1))],
+    }
+    log.write(connection, [Write(lease=lease, events=tokens(1))], "2026-01-01")
+    for what, refused in writes.items():
+        with pytest.raises(NotAsKnown):
+            log.write_at_once(connection, refused)
+        assert log_length(connection, RUN) == 1 + 3 + 1, what
 
 
 def test_two_running_runs_of_one_thread_are_refused_by_the_database_itself(connection: sqlite3.Connection) -> None:

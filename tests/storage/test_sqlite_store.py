@@ -36,7 +36,9 @@ class SlowAfterCommit(sqlite3.Connection):
 
     def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
         cursor = super().execute(sql, *arguments)
-        if sql == "COMMIT" and self.gate is not None:
+        # a lone append is a statement that commits by itself
+        is_commit = sql == "COMMIT" or (sql.startswith("INSERT INTO temp.appends") and not self.in_transaction)
+        if is_commit and self.gate is not None:
             self.committed.set()
             assert self.gate.wait(TEST_SECONDS)
         return cursor
@@ -71,6 +73,32 @@ def test_no_row_says_that_a_run_has_ended_before_its_log_does(tmp_path: Path) ->
         assert run.is_ended
         assert (await store.read(key_of(), after=0)).closed
         await finishing
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+def test_no_row_says_that_a_log_is_longer_than_its_readers_know(tmp_path: Path) -> None:
+    made: list[SlowAfterCommit] = []
+
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path, connection_factory=factory_of(made))
+        lease = await started(store)
+        gate = made[0].gate = threading.Event()
+        made[0].committed = threading.Event()
+        appending = spawn(store.append(lease, tokens(3)))
+        assert await asyncio.to_thread(made[0].committed.wait, TEST_SECONDS)
+        looking = spawn(store.get_run(key_of()))
+        await asyncio.wait([looking], timeout=0.1)
+        page = await store.read(key_of(), after=0)
+        is_told = looking.done()
+        gate.set()
+        assert (len(page.events), is_told) == (1, False)
+        run = await looking
+        assert run is not None
+        assert run.last_seq == 4
+        assert len((await store.read(key_of(), after=0)).events) == 4
+        assert await appending == 4
         await store.aclose()
 
     asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))

@@ -1,0 +1,123 @@
+"""Streams are run outside of the layers that their requests passed through."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.stream import EventStream, StreamHost, StreamLimits, Streams
+from app.errors import TooManyStreams
+from app.protocols.view import View
+from tests.conformance.harness import COMPLETE, SUCCESS, spawn, turns
+from tests.runs.test_following import scene
+
+Message = MutableMapping[str, Any]
+
+
+class Something:
+    """What a route puts into its scope."""
+
+
+class Layer:
+    """Notes what is sent through it, and fails on its way back if it is to."""
+
+    def __init__(self, app: ASGIApp, *, fails: bool = False) -> None:
+        self._app = app
+        self._fails = fails
+        self.sent: list[str] = []
+        self.has_returned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            self.sent.append(message["type"])
+            await send(message)
+
+        await self._app(scope, receive, sending)
+        self.has_returned = True
+        if self._fails:
+            raise LookupError
+
+
+class Client:
+    """Never leaves; has all that was sent."""
+
+    def __init__(self) -> None:
+        self.body = b""
+
+    async def receive(self) -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(self, message: Message) -> None:
+        self.body += message.get("body", b"")
+
+
+def limits() -> StreamLimits:
+    return StreamLimits(max_streams=1, max_streams_per_owner=None, max_stream_seconds=None)
+
+
+def test_only_the_headers_pass_through_the_layers_and_what_the_route_held_is_let_go() -> None:
+    async def scenario() -> None:
+        async with scene() as on:
+            streams, client, held = Streams(limits()), Client(), list["weakref.ref[Something]"]()
+
+            async def route(scope: Scope, receive: Receive, send: Send) -> None:
+                scope["something"] = Something()
+                held.append(weakref.ref(scope["something"]))
+                stream = EventStream(
+                    lambda patience: on.service.follow(on.run, after=0, patience=patience),
+                    streams,
+                    headers={},
+                    view_of=lambda run: View(),
+                    dialect="plain",
+                    heartbeat_seconds=60,
+                    until=None,
+                    seat=streams.take(None),
+                )
+                await stream(scope, receive, send)
+
+            layer = Layer(route)
+            serving = spawn(StreamHost(layer)({"type": "http"}, client.receive, client.send))
+            await on.write(3)
+            await turns(50)
+            gc.collect()
+            assert client.body.count(b'"token"') == 3
+            assert (layer.has_returned, layer.sent, held[0]()) == (True, ["http.response.start"], None)
+            with pytest.raises(TooManyStreams):
+                streams.take(None)
+            await on.store.finish(on.lease, [COMPLETE], SUCCESS)
+            await serving
+            assert b'"complete"' in client.body
+            streams.take(None)
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_whose_route_fails_after_all_gives_its_seat_back() -> None:
+    async def scenario() -> None:
+        async with scene() as on:
+            streams, client = Streams(limits()), Client()
+
+            async def route(scope: Scope, receive: Receive, send: Send) -> None:
+                stream = EventStream(
+                    lambda patience: on.service.follow(on.run, after=0, patience=patience),
+                    streams,
+                    headers={},
+                    view_of=lambda run: View(),
+                    dialect="plain",
+                    heartbeat_seconds=60,
+                    until=None,
+                    seat=streams.take(None),
+                )
+                await stream(scope, receive, send)
+
+            with pytest.raises(LookupError):
+                await StreamHost(Layer(route, fails=True))({"type": "http"}, client.receive, client.send)
+            assert client.body == b""
+            streams.take(None)
+
+    asyncio.run(scenario())
