@@ -61,7 +61,8 @@ class Door:
         """
         with self._counted_failures(scope):
             token = token_in(headers_of(scope))
-            credentials = Credentials(scope=scope, token=token)
+            # a copy, since an access lasts for longer than the route, which puts all it has into the scope
+            credentials = Credentials(scope={**scope, "state": dict(scope.get("state", {}))}, token=token)
             if token is not None or self.authenticator.is_open:
                 access: Access | None = await self._of(credentials)
             elif scope["type"] == "websocket":

@@ -19,7 +19,7 @@ import anyio
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import EventsExpired, TooManyStreams
+from app.errors import BodyTimeout, BodyTooLarge, EventsExpired, TooManyStreams
 from app.protocols.sse import HEARTBEATS, MEDIA_TYPE, Dialect, encode
 from app.protocols.view import Reading, View
 from app.runs.model import Run
@@ -144,13 +144,13 @@ class Streams:
         seconds = self._limits.max_stream_seconds
         return None if seconds is None else seconds * random.uniform(1 - JITTER, 1 + JITTER)
 
-    def open(self, waiting: Stoppable) -> None:
+    def enter(self, waiting: Stoppable) -> None:
         """From now on it is stopped when streams are broken off; at once, if they are."""
         self._open.add(waiting)
         if self._closed:
             waiting.cancel()
 
-    def close(self, waiting: Stoppable) -> None:
+    def leave(self, waiting: Stoppable) -> None:
         self._open.discard(waiting)
 
     @contextmanager
@@ -159,11 +159,11 @@ class Streams:
         with anyio.CancelScope() as scope:
             if seconds is not None:
                 scope.deadline = anyio.current_time() + seconds
-            self.open(scope)
+            self.enter(scope)
             try:
                 yield scope
             finally:
-                self.close(scope)
+                self.leave(scope)
 
     def break_off(self) -> None:
         """End every stream without its closing chunk: a client sees a drop and comes back, not an end."""
@@ -201,27 +201,27 @@ async def while_connected(
 
     When the client left, the process stops, `until` returned, or after so many seconds. Raises what `work` raises.
     """
-    stop = _Stop(seconds)
+    stop, has_ended = _Stop(seconds), False
     try:
         async with stop.timeout, asyncio.TaskGroup() as group:  # it takes a tenth of the memory of anyio's
             watching = [group.create_task(_until_gone(receive, stop))]
             if until is not None:
                 watching.append(group.create_task(_after(until, stop)))
-            streams.open(stop)
+            streams.enter(stop)
             try:
                 await work()
+                has_ended = True
             finally:
-                streams.close(stop)
+                streams.leave(stop)
             for task in watching:
                 task.cancel()
     except TimeoutError:
         if not stop.timeout.expired():
             raise
-        return False
     except ExceptionGroup as errors:
         # a task group wraps even the one error of its body
         raise errors.exceptions[0] from None
-    return True
+    return has_ended
 
 
 async def _after(until: Callable[[], Awaitable[None]], stop: _Stop) -> None:
@@ -263,7 +263,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the headers; the frames are sent by the StreamHost, where there is one."""
-        host: list[Frames] | None = scope.get(HOST)
+        host: list[tuple[Frames, Receive]] | None = scope.get(HOST)
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         except BaseException:
@@ -272,7 +272,7 @@ class EventStream(Response):
         if host is None:
             await self._frames.run(receive, send)
         else:
-            host.append(self._frames)
+            host.append((self._frames, receive))
 
 
 class Frames:
@@ -328,8 +328,8 @@ class Frames:
         try:
             with self._seat:
                 is_finished = await while_connected(self._streams, receive, sending, until=self._until, seconds=seconds)
-        except EventsExpired as error:
-            # deleted while it was read: a drop, and the client that comes back is told
+        except (EventsExpired, BodyTooLarge, BodyTimeout) as error:
+            # deleted while it was read, or a body that does not end: a drop, and the client that comes back is told
             logger.info("A stream was broken off: %s", error)
         if is_finished:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -364,11 +364,11 @@ class Frames:
 
 
 class StreamHost:
-    """Runs event streams when everything else that their requests passed through has returned.
+    """Runs event streams when the routes that answer with them, and all layers between, have returned.
 
     A stream lasts for minutes. Inside of its route it would keep what answered its request for as long, and every
     frame would wake up, and be sent through, each layer between (docs/performance.md). The headers do pass through
-    all of them.
+    all of them, and what is left of the request's body is limited as before.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -378,16 +378,19 @@ class StreamHost:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        host: list[Frames] = []
+        host: list[tuple[Frames, Receive]] = []
         # a scope of their own: what routes and layers put into it goes with them
         inner = {**scope, "state": dict(scope.get("state", {})), HOST: host}
         try:
             await self._app(inner, receive, send)
         except BaseException:
-            for frames in host:
+            for frames, _ in host:
                 frames.drop()
             raise
-        scope["route"] = inner.get("route")
+        finally:
+            if "route" in inner:
+                scope["route"] = inner["route"]
         del inner
-        for frames in host:
-            await frames.run(receive, send)
+        while host:
+            frames, limited = host.pop()
+            await frames.run(limited, send)

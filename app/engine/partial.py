@@ -49,7 +49,7 @@ def without_edges(graph: Graph, name: str) -> Graph:
     """The graph with a node whose writes lead nowhere: edges that are functions may need what it has not written."""
     node = graph.nodes[name]
     edgeless = graph.copy(update={"nodes": {**graph.nodes, name: node.copy({"writers": node.writers[:1]})}})
-    edgeless._serde_allowlist = graph._serde_allowlist  # as in with_checkpoints
+    edgeless._serde_allowlist = graph._serde_allowlist  # which `copy` forgets (fact 25)
     return edgeless
 
 

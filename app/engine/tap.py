@@ -271,7 +271,8 @@ class RunWatch(UsageMetadataCallbackHandler):
 class MessageListener(StreamMessagesHandler):
     """LangGraph's own handler of the `messages` mode; being there makes models stream.
 
-    It passes everything on to the watch: each handler costs a call for every token.
+    It passes everything on to the watch, since each handler costs a call for every token. LangChain logs what a
+    handler raises; where the watch does, the messages are heard all the same.
     """
 
     def __init__(self, tap: Tap, *, subgraphs: bool) -> None:
@@ -324,27 +325,33 @@ class MessageListener(StreamMessagesHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        self._tap.watch.on_chain_start(
-            serialized, inputs, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=metadata, **kwargs
-        )
-        if metadata and "langgraph_checkpoint_ns" in metadata and self._hears(metadata):
-            super().on_chain_start(
-                serialized,
-                inputs,
-                run_id=run_id,
-                parent_run_id=parent_run_id,
-                tags=tags,
-                metadata=metadata,
-                **kwargs,
+        try:
+            self._tap.watch.on_chain_start(
+                serialized, inputs, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=metadata, **kwargs
             )
+        finally:
+            if metadata and "langgraph_checkpoint_ns" in metadata and self._hears(metadata):
+                super().on_chain_start(
+                    serialized,
+                    inputs,
+                    run_id=run_id,
+                    parent_run_id=parent_run_id,
+                    tags=tags,
+                    metadata=metadata,
+                    **kwargs,
+                )
 
     def on_chain_end(self, *outputs: Any, run_id: UUID, **kwargs: Any) -> Any:
-        self._tap.watch.on_chain_end(*outputs, run_id=run_id)
-        super().on_chain_end(*outputs, run_id=run_id, **kwargs)
+        try:
+            self._tap.watch.on_chain_end(*outputs, run_id=run_id)
+        finally:
+            super().on_chain_end(*outputs, run_id=run_id, **kwargs)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Any:
-        self._tap.watch.on_chain_error(error, run_id=run_id)
-        super().on_chain_error(error, run_id=run_id, **kwargs)
+        try:
+            self._tap.watch.on_chain_error(error, run_id=run_id)
+        finally:
+            super().on_chain_error(error, run_id=run_id, **kwargs)
 
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **kwargs: Any) -> Any:
         self._tap.watch.on_tool_start(serialized, input_str, run_id=run_id, **kwargs)

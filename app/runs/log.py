@@ -24,7 +24,7 @@ MAX_BATCH: Final = 5_000  # events of one append: in the store it costs several 
 MAX_TURNS: Final = 128
 MIN_SECONDS: Final = 0.05
 # but only so long at first, twice as long for each later append, and never longer: in a busy loop a turn takes its time
-FIRST_SECONDS: Final = 0.01
+FIRST_SECONDS: Final = 0.02
 MAX_SECONDS: Final = 0.25
 MAX_QUIET_TURNS: Final = 3
 MANY_WAITING: Final = 1_000
@@ -179,8 +179,8 @@ class LogWriter:
         if len(batch) > MAX_BATCH:
             batch, self._pending = batch[:MAX_BATCH], batch[MAX_BATCH:]
             total = self._written_bytes + sum(len(event.text) for event in batch)
-        self._is_burst = len(batch) > 1
-        self._gather_seconds = min(2 * self._gather_seconds, MAX_SECONDS) if self._is_burst else FIRST_SECONDS
+        goes_on, self._is_burst = self._is_burst and len(batch) > 1, len(batch) > 1
+        self._gather_seconds = min(2 * self._gather_seconds, MAX_SECONDS) if goes_on else FIRST_SECONDS
         begun_at = time.monotonic()
         self.last_seq = await self._store.append(self._lease, batch)
         self._on_append(batch, time.monotonic() - begun_at)

@@ -17,7 +17,7 @@ from app.storage.sqlite_row import Sql, error_value, to_json
 
 SEGMENT_BYTES: Final = 256 * 1024
 SEGMENTS_A_STATEMENT: Final = 64
-COLUMNS_OF_APPENDS: Final = 6
+COLUMNS_OF_APPENDS: Final = 7
 MAX_TAILS: Final = 10_000
 
 Segment = tuple[int, int, bytes]  # first seq, last seq, body
@@ -55,11 +55,14 @@ class _Log:
 
 
 class NotAsKnown(Exception):
-    """A log does not end where it was taken to, or somebody else may write it now."""
+    """It takes the tables to write this: a log is not known or not as it was, it is an end, or there is no event."""
 
 
 class LogTable:
-    """`runs.last_seq` and the segments. Its methods are operations on a connection, inside a transaction."""
+    """`runs.last_seq` and the segments. Its methods are operations on a connection, inside a transaction but for one.
+
+    What it remembers are hints, which every statement that leans on them checks: a transaction may be rolled back.
+    """
 
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
@@ -101,10 +104,10 @@ class LogTable:
         for write, tail in zip(writes, tails, strict=True):
             written.append(_written(write, after=tail.last_seq))
             for segment in segments_of(written[-1].events):
-                rows.extend((tail.number, *segment, write.lease.epoch, write.lease.worker))
+                rows.extend((tail.number, write.lease.run_key, *segment, write.lease.epoch, write.lease.worker))
         if len(rows) > SEGMENTS_A_STATEMENT * COLUMNS_OF_APPENDS:
             raise NotAsKnown
-        places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * (len(rows) // COLUMNS_OF_APPENDS))
+        places = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * (len(rows) // COLUMNS_OF_APPENDS))
         try:
             connection.execute(f"{self._sql['append']} {places}", rows)
         except sqlite3.IntegrityError:

@@ -66,6 +66,8 @@ class _Job:
             self.result = self.at_once(connection)
         except NotAtOnce:
             return False
+        except sqlite3.Error as error:  # the commit's, too
+            self.error = _unavailable(error)
         except Exception as error:
             self.error = error
         return True
@@ -89,9 +91,12 @@ class _Job:
 class SqliteWriter:
     """Runs operations in a thread, one after the other, many to a transaction (BEGIN IMMEDIATE, WAL).
 
+    One that comes alone and is a single statement is its own (`post`).
+
     No timers: an operation that comes while nothing runs is committed at once, one that comes during a commit waits
     for it, and all that waited share the next. An operation gets the connection, and may be called a second time
-    after a rollback, so its only effects are on the database; it neither commits nor begins, and changes no schema.
+    after a rollback, so its effects are on the database, and elsewhere they are hints that are checked. It neither
+    commits nor begins, and changes no schema.
     Every statement of it makes the thread wait for the GIL, up to 5 ms under a busy loop: use few.
 
     Bound to the event loop it was opened in.

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api.stream import EventStream, StreamHost, StreamLimits, Streams
+from app.api.limit import BodyLimit
+from app.api.stream import EventStream, StreamHost, StreamLimits, Streams, while_connected
 from app.errors import TooManyStreams
 from app.protocols.view import View
 from tests.conformance.harness import COMPLETE, SUCCESS, spawn, turns
 from tests.runs.test_following import scene
 
 Message = MutableMapping[str, Any]
+TEST_SECONDS = 20.0
 
 
 class Something:
@@ -119,5 +121,65 @@ def test_a_stream_whose_route_fails_after_all_gives_its_seat_back() -> None:
                 await StreamHost(Layer(route, fails=True))({"type": "http"}, client.receive, client.send)
             assert client.body == b""
             streams.take(None)
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_does_not_end_is_limited_while_its_stream_goes_on() -> None:
+    async def scenario() -> None:
+        async with scene() as on:
+            streams, client = Streams(limits()), Client()
+
+            async def flood() -> Message:
+                await asyncio.sleep(0)
+                return {"type": "http.request", "body": b"x" * 100, "more_body": True}
+
+            async def route(scope: Scope, receive: Receive, send: Send) -> None:
+                stream = EventStream(
+                    lambda patience: on.service.follow(on.run, after=0, patience=patience),
+                    streams,
+                    headers={},
+                    view_of=lambda run: View(),
+                    dialect="plain",
+                    heartbeat_seconds=60,
+                    until=None,
+                    seat=streams.take(None),
+                )
+                await stream(scope, receive, send)
+
+            host = StreamHost(BodyLimit(route, max_bytes=10_000, seconds=60))
+            await host({"type": "http", "headers": []}, flood, client.send)
+            assert b'"start"' in client.body
+            streams.take(None)
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+def test_work_that_came_to_its_end_as_its_time_ran_out_has_ended() -> None:
+    async def scenario() -> None:
+        at_end, clock = list[bool](), asyncio.get_running_loop().time
+
+        async def work() -> None:
+            until = clock() + 0.05
+            while clock() < until:  # the loop does not turn, so the timer is late
+                pass
+            at_end.append(True)
+
+        assert await while_connected(Streams(limits()), Client().receive, work, seconds=0.01)
+        assert at_end
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+def test_the_span_of_a_request_that_failed_knows_its_route() -> None:
+    async def scenario() -> None:
+        async def route(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["route"] = "the route"
+            raise LookupError
+
+        scope: Message = {"type": "http"}
+        with pytest.raises(LookupError):
+            await StreamHost(route)(scope, Client().receive, Client().send)
+        assert scope == {"type": "http", "route": "the route"}
 
     asyncio.run(scenario())

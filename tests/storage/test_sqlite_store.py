@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.errors import StoreUnavailable
+from app.runs.model import Admission
 from app.runs.store import tail
 from app.storage.sqlite import FILE_NAME, SqliteStore
 from tests.conformance.harness import (
@@ -18,6 +19,7 @@ from tests.conformance.harness import (
     is_gapless,
     key_of,
     log_of,
+    new_run,
     spawn,
     started,
     token,
@@ -173,6 +175,46 @@ def test_all_callers_of_one_commit_are_told_that_it_failed(tmp_path: Path) -> No
         assert any(isinstance(result, StoreUnavailable) for result in results)
         for lease, result in zip(leases, results, strict=True):
             assert len(await log_of(store, lease.run_key)) == (result if isinstance(result, int) else 1)
+        await store.aclose()
+
+    asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
+
+
+class FailsOnce(sqlite3.Connection):
+    """Its next commit fails."""
+
+    fails = False
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT" and self.fails:
+            self.fails = False
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, *arguments)
+
+
+def test_a_run_that_was_rolled_back_does_not_write_into_the_log_of_the_run_that_has_its_number_now(
+    tmp_path: Path,
+) -> None:
+    made: list[FailsOnce] = []
+
+    def failing(path: Path) -> sqlite3.Connection:
+        made.append(sqlite3.connect(path, isolation_level=None, factory=FailsOnce))
+        return made[-1]
+
+    async def scenario() -> None:
+        store = await SqliteStore.open(tmp_path, connection_factory=failing)
+        made[0].fails = True
+        with pytest.raises(StoreUnavailable):
+            await started(store, "run-1", "thread-1")
+        await started(store, "run-2", "thread-2")
+        await store.accept(new_run("run-1"), worker=None, start=None, admission=Admission(max_active=9))
+        lease = await store.claim(key_of("run-1"), "w1")
+        assert lease is not None
+        assert await store.append(lease, [token("mine")]) == 1
+        assert [len(await log_of(store, key_of(run_id))) for run_id in ("run-1", "run-2")] == [1, 1]
+        run = await store.get_run(key_of("run-2"))
+        assert run is not None
+        assert run.last_seq == 1
         await store.aclose()
 
     asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))

@@ -160,12 +160,13 @@ WHERE runs.number = json_extract(moved.value, '$[0]')
 
 -- name: set_up_appends
 -- An append to a log that is known is one row of `appends`: fence, advance and events are one statement, for each of
--- which the thread waits for the GIL. It changes nothing, and raises, where the log is not as it is known.
+-- which the thread waits for the GIL. It changes nothing, and raises, where the log is not as it is known; the key,
+-- because the number of a run that was rolled back is given to another one.
 CREATE TEMP VIEW appends AS
-SELECT NULL AS run, NULL AS first_seq, NULL AS last_seq, NULL AS body, NULL AS epoch, NULL AS worker;
+SELECT NULL AS run, NULL AS run_key, NULL AS first_seq, NULL AS last_seq, NULL AS body, NULL AS epoch, NULL AS worker;
 CREATE TEMP TRIGGER append INSTEAD OF INSERT ON appends BEGIN
     UPDATE runs SET last_seq = NEW.last_seq
-    WHERE number = NEW.run AND last_seq = NEW.first_seq - 1
+    WHERE number = NEW.run AND key = NEW.run_key AND last_seq = NEW.first_seq - 1
         AND epoch = NEW.epoch AND worker = NEW.worker AND status = 'running';
     SELECT RAISE(ABORT, 'not as known') WHERE changes() <> 1;
     INSERT INTO segments (run, first_seq, last_seq, body) VALUES (NEW.run, NEW.first_seq, NEW.last_seq, NEW.body);
