@@ -6,7 +6,7 @@ from app.api.body import ThreadId
 from app.api.context import ContextDep, OwnerDep, access_of
 from app.api.example import LOG, frames
 from app.api.start import reattach, recorded_view
-from app.api.stream import EventStream
+from app.api.stream import EventStream, Frames
 from app.errors import BadEventId, ThreadNotFound
 from app.protocols.sse import dialect_of
 
@@ -23,15 +23,15 @@ async def follow_thread(thread_id: ThreadId, request: Request, context: ContextD
     past, after = (opened.run, opened.after) if opened else (None, 0)
     recall = past is not None and recorded_view(past).recalls
     seat = context.streams.take(owner)
-    return EventStream(
-        lambda patience: context.runs.follow_thread(
+    frames = Frames(
+        follow=lambda patience: context.runs.follow_thread(
             owner, thread_id, past=past, after=after, patience=patience, recall=recall
         ),
-        context.streams,
-        headers={"Location": f"/threads/{thread_id}/runs/stream"},
+        streams=context.streams,
         view_of=recorded_view,
         dialect=dialect_of(request.headers.get("accept", "")),
         heartbeat_seconds=context.heartbeat_seconds,
         until=context.access.end_of(access_of(request)),
         seat=seat,
     )
+    return EventStream(frames, headers={"Location": f"/threads/{thread_id}/runs/stream"})

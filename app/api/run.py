@@ -13,7 +13,7 @@ from app.api.body import DEFAULT_MODES, INVOKE_MODES, CancelBody, RunBody, parse
 from app.api.context import Context, ContextDep, OwnerDep, access_of
 from app.api.problem import problem, status_of
 from app.api.start import Opened, check_origin, policy_of, reattach, recorded_view, start_run
-from app.api.stream import EventStream, Seat, run_headers, while_connected
+from app.api.stream import EventStream, Frames, Seat, run_headers, while_connected
 from app.errors import (
     BadEventId,
     Invalid,
@@ -51,16 +51,16 @@ def stream_response(
 ) -> Response:
     run, after = context.runs.known(opened.run), opened.after
     shown = view or recorded_view(run)
-    return EventStream(
-        lambda patience: context.runs.follow(run, after=after, patience=patience, recall=shown.recalls),
-        context.streams,
-        headers=run_headers(run),
+    frames = Frames(
+        follow=lambda patience: context.runs.follow(run, after=after, patience=patience, recall=shown.recalls),
+        streams=context.streams,
         view_of=lambda run: shown,
         dialect=dialect_of(request.headers.get("accept", "")),
         heartbeat_seconds=context.heartbeat_seconds,
         until=context.access.end_of(access_of(request)),
         seat=seat.pass_on(),
     )
+    return EventStream(frames, headers=run_headers(run))
 
 
 @router.post(

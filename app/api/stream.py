@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -235,34 +235,84 @@ async def _until_gone(receive: Receive, stop: _Stop) -> None:
     stop.cancel()
 
 
-class EventStream(Response):
-    """Slices of logs as frames, heartbeats in silence.
+@dataclass(kw_only=True, slots=True, eq=False)
+class Frames:
+    """Slices of logs as frames, heartbeats in silence: what follows the headers of an EventStream.
 
     `follow` makes the slices, and looks on at their run as long as the client is there; `view_of` says what this
-    reader sees of a run; the stream is broken off when `until` returns, so that its client comes back and is asked who
-    it is.
+    reader sees of a run; it is broken off when `until` returns, so that its client comes back and is asked who it is;
+    `seat` is what was taken for it, and is given back at its end. `send` waits while a slow client's buffer is full,
+    and nothing is read for it meanwhile: it costs its own window and slows nobody.
     """
 
-    def __init__(
-        self,
-        follow: Callable[[Patience], AsyncGenerator[Slice, None]],
-        streams: Streams,
-        *,
-        headers: Mapping[str, str],
-        view_of: Callable[[Run], View],
-        dialect: Dialect,
-        heartbeat_seconds: float,
-        until: Callable[[], Awaitable[None]] | None,
-        seat: Seat,
-    ) -> None:
-        """`seat` is what was taken for this stream; it is given back at its end."""
+    follow: Callable[[Patience], AsyncGenerator[Slice, None]]
+    streams: Streams
+    view_of: Callable[[Run], View]
+    dialect: Dialect
+    heartbeat_seconds: float
+    until: Callable[[], Awaitable[None]] | None
+    seat: Seat
+    _sent_at: float = field(default_factory=time.monotonic, init=False)
+    _run: Run | None = field(default=None, init=False)
+    _reading: Reading | None = field(default=None, init=False)
+
+    def drop(self) -> None:
+        """They will not be sent."""
+        self.seat.close()
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Send them, and the end of the response where the stream came to its own."""
+        is_finished = False
+        seconds = self.streams.lifetime_seconds
+        sending = partial(self._send_all, send)
+        try:
+            with self.seat:
+                is_finished = await while_connected(self.streams, receive, sending, until=self.until, seconds=seconds)
+        except (EventsExpired, BodyTooLarge, BodyTimeout) as error:
+            # deleted while it was read, or a body that does not end: a drop, and the client that comes back is told
+            logger.info("A stream was broken off: %s", error)
+        if is_finished:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_all(self, send: Send) -> None:
+        async with aclosing(self.follow(self._patience)) as slices:
+            async for piece in slices:
+                if body := self._body(piece):
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    self._sent_at = time.monotonic()
+
+    def _patience(self) -> float:
+        """Seconds of silence until something is to be sent: a heartbeat, or tokens that were held back."""
+        now = time.monotonic()
+        wait = self._sent_at + self.heartbeat_seconds - now
+        if self._reading is not None and self._reading.due_at is not None:
+            wait = min(wait, self._reading.due_at - now)
+        return max(wait, 0.0)
+
+    def _body(self, piece: Slice) -> bytes:
+        now = time.monotonic()
+        if piece.run is not None:
+            if self._reading is None or piece.run is not self._run:
+                self._run, self._reading = piece.run, Reading(self.view_of(piece.run))
+            if piece.is_past:
+                self._reading.recall(piece.events)
+                return b""
+            shown = self._reading.select(piece.events, now=now, is_behind=piece.is_behind)
+            if shown:
+                return encode(shown, piece.run.run_id, self.dialect)
+        return HEARTBEATS[self.dialect] if now - self._sent_at >= self.heartbeat_seconds else b""
+
+
+class EventStream(Response):
+    """The headers of a stream; its frames are sent by the StreamHost, where there is one."""
+
+    def __init__(self, frames: Frames, *, headers: Mapping[str, str]) -> None:
         super().__init__(status_code=200, headers={**STREAM_HEADERS, **headers})
         # Response counts the body that it does not have
         self.raw_headers = [(k, v) for k, v in self.raw_headers if k != b"content-length"]
-        self._frames = Frames(follow, streams, view_of, dialect, heartbeat_seconds, until, seat)
+        self._frames = frames
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the headers; the frames are sent by the StreamHost, where there is one."""
         host: list[tuple[Frames, Receive]] | None = scope.get(HOST)
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -273,94 +323,6 @@ class EventStream(Response):
             await self._frames.run(receive, send)
         else:
             host.append((self._frames, receive))
-
-
-class Frames:
-    """What follows the headers of an EventStream.
-
-    `send` waits while a slow client's buffer is full, and nothing is read for it meanwhile: it costs its own window
-    and slows nobody.
-    """
-
-    __slots__ = (
-        "_dialect",
-        "_follow",
-        "_heartbeat_seconds",
-        "_reading",
-        "_run",
-        "_seat",
-        "_sent_at",
-        "_streams",
-        "_until",
-        "_view_of",
-    )
-
-    def __init__(
-        self,
-        follow: Callable[[Patience], AsyncGenerator[Slice, None]],
-        streams: Streams,
-        view_of: Callable[[Run], View],
-        dialect: Dialect,
-        heartbeat_seconds: float,
-        until: Callable[[], Awaitable[None]] | None,
-        seat: Seat,
-    ) -> None:
-        self._follow = follow
-        self._streams = streams
-        self._view_of = view_of
-        self._dialect: Dialect = dialect
-        self._heartbeat_seconds = heartbeat_seconds
-        self._until = until
-        self._seat = seat
-        self._sent_at = time.monotonic()
-        self._run: Run | None = None
-        self._reading: Reading | None = None
-
-    def drop(self) -> None:
-        """They will not be sent."""
-        self._seat.close()
-
-    async def run(self, receive: Receive, send: Send) -> None:
-        """Send them, and the end of the response where the stream came to its own."""
-        is_finished = False
-        seconds = self._streams.lifetime_seconds
-        sending = partial(self._send_all, send)
-        try:
-            with self._seat:
-                is_finished = await while_connected(self._streams, receive, sending, until=self._until, seconds=seconds)
-        except (EventsExpired, BodyTooLarge, BodyTimeout) as error:
-            # deleted while it was read, or a body that does not end: a drop, and the client that comes back is told
-            logger.info("A stream was broken off: %s", error)
-        if is_finished:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send_all(self, send: Send) -> None:
-        async with aclosing(self._follow(self._patience)) as slices:
-            async for piece in slices:
-                if body := self._body(piece):
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-                    self._sent_at = time.monotonic()
-
-    def _patience(self) -> float:
-        """Seconds of silence until something is to be sent: a heartbeat, or tokens that were held back."""
-        now = time.monotonic()
-        wait = self._sent_at + self._heartbeat_seconds - now
-        if self._reading is not None and self._reading.due_at is not None:
-            wait = min(wait, self._reading.due_at - now)
-        return max(wait, 0.0)
-
-    def _body(self, piece: Slice) -> bytes:
-        now = time.monotonic()
-        if piece.run is not None:
-            if self._reading is None or piece.run is not self._run:
-                self._run, self._reading = piece.run, Reading(self._view_of(piece.run))
-            if piece.is_past:
-                self._reading.recall(piece.events)
-                return b""
-            shown = self._reading.select(piece.events, now=now, is_behind=piece.is_behind)
-            if shown:
-                return encode(shown, piece.run.run_id, self._dialect)
-        return HEARTBEATS[self._dialect] if now - self._sent_at >= self._heartbeat_seconds else b""
 
 
 class StreamHost:

@@ -291,55 +291,22 @@ class MessageListener(StreamMessagesHandler):
         self._tap.message(meta[1], message)
 
     def on_chat_model_start(
-        self,
-        serialized: dict[str, Any],
-        messages: list[list[BaseMessage]],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: Any, messages: Any, *, run_id: UUID, metadata: dict[str, Any] | None = None, **kwargs: Any
     ) -> Any:
-        if tags and TAG_NOSTREAM in tags and self._tap.hides(tags):
+        tags = kwargs.get("tags") or ()
+        if TAG_NOSTREAM in tags and self._tap.hides(tags):
             self._hidden.add(run_id)
-        if metadata and "langgraph_checkpoint_ns" in metadata and self._hears(metadata):
-            super().on_chat_model_start(
-                serialized,
-                messages,
-                run_id=run_id,
-                parent_run_id=parent_run_id,
-                tags=tags,
-                metadata=metadata,
-                **kwargs,
-            )
+        if self._hears(metadata):
+            super().on_chat_model_start(serialized, messages, run_id=run_id, metadata=metadata, **kwargs)
 
     def on_chain_start(
-        self,
-        serialized: dict[str, Any],
-        inputs: dict[str, Any],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        **kwargs: Any,
+        self, serialized: Any, inputs: Any, *, run_id: UUID, metadata: dict[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         try:
-            self._tap.watch.on_chain_start(
-                serialized, inputs, run_id=run_id, parent_run_id=parent_run_id, tags=tags, metadata=metadata, **kwargs
-            )
+            self._tap.watch.on_chain_start(serialized, inputs, run_id=run_id, metadata=metadata, **kwargs)
         finally:
-            if metadata and "langgraph_checkpoint_ns" in metadata and self._hears(metadata):
-                super().on_chain_start(
-                    serialized,
-                    inputs,
-                    run_id=run_id,
-                    parent_run_id=parent_run_id,
-                    tags=tags,
-                    metadata=metadata,
-                    **kwargs,
-                )
+            if self._hears(metadata):
+                super().on_chain_start(serialized, inputs, run_id=run_id, metadata=metadata, **kwargs)
 
     def on_chain_end(self, *outputs: Any, run_id: UUID, **kwargs: Any) -> Any:
         try:
@@ -378,8 +345,10 @@ class MessageListener(StreamMessagesHandler):
         super().on_llm_error(error, run_id=run_id, **kwargs)
         self._tap.watch.on_llm_error(error)
 
-    def _hears(self, metadata: dict[str, Any]) -> bool:
-        return self._tap.watch.is_own(metadata) and not (self._roots_only and namespace_of(metadata))
+    def _hears(self, metadata: Mapping[str, Any] | None) -> bool:
+        if metadata is None or not self._tap.watch.is_own(metadata):
+            return False
+        return not (self._roots_only and namespace_of(metadata))
 
     def _find_and_emit_messages(self, meta: Meta, response: Any) -> None:
         """Of what a node returns: its chat, and results of tools. Another key's messages are not for show (fact 9)."""

@@ -9,9 +9,9 @@ from functools import partial
 
 from app.errors import LeaseLost
 from app.storage.clock import Clock
-from app.storage.sqlite_log import LogTable, NotAsKnown, Write, Written
+from app.storage.sqlite_log import LogTable, Write, Written
 from app.storage.sqlite_row import to_text
-from app.storage.writer import NotAtOnce, SqliteWriter
+from app.storage.writer import SqliteWriter
 
 Outcomes = Sequence[Written | LeaseLost]
 
@@ -77,10 +77,7 @@ class LogWriter:
 
     def _write_at_once(self, group: _Group, connection: sqlite3.Connection) -> Outcomes:
         self._take(group)
-        try:
-            return self._log.write_at_once(connection, group.writes)
-        except NotAsKnown:
-            raise NotAtOnce from None
+        return self._log.write_at_once(connection, group.writes)
 
     def _take(self, group: _Group) -> None:
         with self._lock:

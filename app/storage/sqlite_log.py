@@ -14,6 +14,7 @@ from app.runs.store import Page
 from app.storage import decide
 from app.storage.decide import Tenure
 from app.storage.sqlite_row import Sql, error_value, to_json
+from app.storage.writer import NotAtOnce
 
 SEGMENT_BYTES: Final = 256 * 1024
 SEGMENTS_A_STATEMENT: Final = 64
@@ -54,10 +55,6 @@ class _Log:
     tenure: Tenure
 
 
-class NotAsKnown(Exception):
-    """It takes the tables to write this: a log is not known or not as it was, it is an end, or there is no event."""
-
-
 class LogTable:
     """`runs.last_seq` and the segments. Its methods are operations on a connection, inside a transaction but for one.
 
@@ -76,7 +73,7 @@ class LogTable:
         """
         try:
             outcomes: Sequence[Written | LeaseLost] = self._write_known(connection, writes)
-        except NotAsKnown:
+        except NotAtOnce:
             outcomes = self._write_found(connection, writes)
         for write, outcome in zip(writes, outcomes, strict=True):
             if write.ending is not None and isinstance(outcome, Written):
@@ -87,18 +84,18 @@ class LogTable:
     def write_at_once(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Sequence[Written]:
         """`write` as one statement, which is a transaction of its own where there is none.
 
-        Raises NotAsKnown, with nothing written, when it takes more than one: an end, a log that is not known, a lease
-        that is lost.
+        Raises NotAtOnce, with nothing written, when it takes more than one: an end, no event, a log that is not known
+        or not as it was, a lease that is lost.
         """
         if any(write.ending is not None for write in writes):
-            raise NotAsKnown
+            raise NotAtOnce
         return self._write_known(connection, writes)
 
     def _write_known(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Sequence[Written]:
         tails = [tail for write in writes if (tail := self._tails.get(write.lease.run_key)) is not None]
         is_known = len(tails) == len(writes) == len({tail.number for tail in tails})
         if not is_known or not all(write.events for write in writes):  # without a row nothing would look at the lease
-            raise NotAsKnown
+            raise NotAtOnce
         written: list[Written] = []
         rows: list[Any] = []
         for write, tail in zip(writes, tails, strict=True):
@@ -106,14 +103,14 @@ class LogTable:
             for segment in segments_of(written[-1].events):
                 rows.extend((tail.number, write.lease.run_key, *segment, write.lease.epoch, write.lease.worker))
         if len(rows) > SEGMENTS_A_STATEMENT * COLUMNS_OF_APPENDS:
-            raise NotAsKnown
+            raise NotAtOnce
         places = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * (len(rows) // COLUMNS_OF_APPENDS))
         try:
             connection.execute(f"{self._sql['append']} {places}", rows)
         except sqlite3.IntegrityError:
             for write in writes:
                 del self._tails[write.lease.run_key]
-            raise NotAsKnown from None
+            raise NotAtOnce from None
         for outcome, tail in zip(written, tails, strict=True):
             tail.last_seq = outcome.last_seq
         return written

@@ -58,12 +58,10 @@ class _Job:
             self.error = error
         return self.error is None
 
-    def attempt_at_once(self, connection: sqlite3.Connection) -> bool:
+    def attempt_at_once(self, at_once: Operation[Any], connection: sqlite3.Connection) -> bool:
         """Whether that could be tried; then it is committed, or has failed."""
-        if self.at_once is None:
-            return False
         try:
-            self.result = self.at_once(connection)
+            self.result = at_once(connection)
         except NotAtOnce:
             return False
         except sqlite3.Error as error:  # the commit's, too
@@ -288,9 +286,9 @@ class SqliteWriter:
         return batch
 
     def _commit(self, connection: sqlite3.Connection, batch: Sequence[_Job], number: int) -> None:
-        if len(batch) == 1 and batch[0].at_once is not None:
+        if len(batch) == 1 and (at_once := batch[0].at_once) is not None:
             self._committing = number
-            if batch[0].attempt_at_once(connection):
+            if batch[0].attempt_at_once(at_once, connection):
                 return
         try:
             if not _carry_out_together(connection, batch):

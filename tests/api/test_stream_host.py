@@ -10,11 +10,10 @@ import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.limit import BodyLimit
-from app.api.stream import EventStream, StreamHost, StreamLimits, Streams, while_connected
+from app.api.stream import StreamHost, StreamLimits, Streams, while_connected
 from app.errors import TooManyStreams
-from app.protocols.view import View
-from tests.conformance.harness import COMPLETE, SUCCESS, spawn, turns
-from tests.runs.test_following import scene
+from tests.conformance.harness import spawn, turns
+from tests.runs.test_following import Scene, scene
 
 Message = MutableMapping[str, Any]
 TEST_SECONDS = 20.0
@@ -58,29 +57,28 @@ class Client:
         self.body += message.get("body", b"")
 
 
-def limits() -> StreamLimits:
-    return StreamLimits(max_streams=1, max_streams_per_owner=None, max_stream_seconds=None)
+def one_seat() -> Streams:
+    return Streams(StreamLimits(max_streams=1, max_streams_per_owner=None, max_stream_seconds=None))
+
+
+def answering(on: Scene, streams: Streams) -> ASGIApp:
+    """A route that answers with the run's stream."""
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        await on.stream(streams)(scope, receive, send)
+
+    return route
 
 
 def test_only_the_headers_pass_through_the_layers_and_what_the_route_held_is_let_go() -> None:
     async def scenario() -> None:
         async with scene() as on:
-            streams, client, held = Streams(limits()), Client(), list["weakref.ref[Something]"]()
+            streams, client, held = one_seat(), Client(), list["weakref.ref[Something]"]()
 
             async def route(scope: Scope, receive: Receive, send: Send) -> None:
                 scope["something"] = Something()
                 held.append(weakref.ref(scope["something"]))
-                stream = EventStream(
-                    lambda patience: on.service.follow(on.run, after=0, patience=patience),
-                    streams,
-                    headers={},
-                    view_of=lambda run: View(),
-                    dialect="plain",
-                    heartbeat_seconds=60,
-                    until=None,
-                    seat=streams.take(None),
-                )
-                await stream(scope, receive, send)
+                await on.stream(streams)(scope, receive, send)
 
             layer = Layer(route)
             serving = spawn(StreamHost(layer)({"type": "http"}, client.receive, client.send))
@@ -91,7 +89,7 @@ def test_only_the_headers_pass_through_the_layers_and_what_the_route_held_is_let
             assert (layer.has_returned, layer.sent, held[0]()) == (True, ["http.response.start"], None)
             with pytest.raises(TooManyStreams):
                 streams.take(None)
-            await on.store.finish(on.lease, [COMPLETE], SUCCESS)
+            await on.end()
             await serving
             assert b'"complete"' in client.body
             streams.take(None)
@@ -102,23 +100,12 @@ def test_only_the_headers_pass_through_the_layers_and_what_the_route_held_is_let
 def test_a_stream_whose_route_fails_after_all_gives_its_seat_back() -> None:
     async def scenario() -> None:
         async with scene() as on:
-            streams, client = Streams(limits()), Client()
-
-            async def route(scope: Scope, receive: Receive, send: Send) -> None:
-                stream = EventStream(
-                    lambda patience: on.service.follow(on.run, after=0, patience=patience),
-                    streams,
-                    headers={},
-                    view_of=lambda run: View(),
-                    dialect="plain",
-                    heartbeat_seconds=60,
-                    until=None,
-                    seat=streams.take(None),
-                )
-                await stream(scope, receive, send)
+            streams, client = one_seat(), Client()
 
             with pytest.raises(LookupError):
-                await StreamHost(Layer(route, fails=True))({"type": "http"}, client.receive, client.send)
+                await StreamHost(Layer(answering(on, streams), fails=True))(
+                    {"type": "http"}, client.receive, client.send
+                )
             assert client.body == b""
             streams.take(None)
 
@@ -128,26 +115,13 @@ def test_a_stream_whose_route_fails_after_all_gives_its_seat_back() -> None:
 def test_a_body_that_does_not_end_is_limited_while_its_stream_goes_on() -> None:
     async def scenario() -> None:
         async with scene() as on:
-            streams, client = Streams(limits()), Client()
+            streams, client = one_seat(), Client()
 
             async def flood() -> Message:
                 await asyncio.sleep(0)
                 return {"type": "http.request", "body": b"x" * 100, "more_body": True}
 
-            async def route(scope: Scope, receive: Receive, send: Send) -> None:
-                stream = EventStream(
-                    lambda patience: on.service.follow(on.run, after=0, patience=patience),
-                    streams,
-                    headers={},
-                    view_of=lambda run: View(),
-                    dialect="plain",
-                    heartbeat_seconds=60,
-                    until=None,
-                    seat=streams.take(None),
-                )
-                await stream(scope, receive, send)
-
-            host = StreamHost(BodyLimit(route, max_bytes=10_000, seconds=60))
+            host = StreamHost(BodyLimit(answering(on, streams), max_bytes=10_000, seconds=60))
             await host({"type": "http", "headers": []}, flood, client.send)
             assert b'"start"' in client.body
             streams.take(None)
@@ -165,7 +139,7 @@ def test_work_that_came_to_its_end_as_its_time_ran_out_has_ended() -> None:
                 pass
             at_end.append(True)
 
-        assert await while_connected(Streams(limits()), Client().receive, work, seconds=0.01)
+        assert await while_connected(one_seat(), Client().receive, work, seconds=0.01)
         assert at_end
 
     asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))

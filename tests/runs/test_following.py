@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import orjson
 
-from app.api.stream import EventStream, StreamLimits, Streams
+from app.api.stream import EventStream, Frames, StreamLimits, Streams
 from app.protocols.view import View
 from app.runs.event import NewEvent
 from app.runs.executor import ExecutorLimits, RunExecutor
@@ -57,6 +57,19 @@ class Scene:
 
     async def end(self) -> None:
         await self.store.finish(self.lease, [COMPLETE], SUCCESS)
+
+    def stream(self, streams: Streams) -> EventStream:
+        """A response that gives the run's log to a reader, in a seat of its own."""
+        frames = Frames(
+            follow=lambda patience: self.service.follow(self.run, after=0, patience=patience),
+            streams=streams,
+            view_of=lambda run: View(),
+            dialect="eventsource",
+            heartbeat_seconds=60,
+            until=anyio.sleep_forever,
+            seat=streams.take(None),
+        )
+        return EventStream(frames, headers={})
 
 
 @asynccontextmanager
@@ -136,17 +149,7 @@ async def cost_of_stalling() -> tuple[int, int, int]:
             Stalling(),
             Streams(StreamLimits(max_streams=9, max_streams_per_owner=None, max_stream_seconds=None)),
         )
-        stream = EventStream(
-            lambda patience: on.service.follow(on.run, after=0, patience=patience),
-            streams,
-            headers={},
-            view_of=lambda run: View(),
-            dialect="eventsource",
-            heartbeat_seconds=60,
-            until=anyio.sleep_forever,
-            seat=streams.take(None),
-        )
-        reading = spawn(stream({}, client.receive, client.send))
+        reading = spawn(on.stream(streams)({}, client.receive, client.send))
         await until(spawn(client.offered.wait()))
         await client.take()  # the headers; now it is offered the start
         await on.write(MANY)

@@ -15,11 +15,12 @@ from app.runs.event import Event
 from app.runs.model import Admission, Lease, scoped
 from app.runs.store import RunQuery, Store, ThreadQuery
 from app.storage.sqlite import FILE_NAME, SqliteStore
-from app.storage.sqlite_log import SEGMENT_BYTES, LogTable, NotAsKnown, Write, segments_of
+from app.storage.sqlite_log import SEGMENT_BYTES, LogTable, Write, segments_of
 from app.storage.sqlite_retention import Expiration
 from app.storage.sqlite_row import load_sql
 from app.storage.sqlite_run import RunTable
 from app.storage.sqlite_thread import ThreadTable, add_functions
+from app.storage.writer import NotAtOnce
 from tests.conformance.harness import (
     COMPLETE,
     LEASE_SECONDS,
@@ -267,7 +268,7 @@ def test_at_once_is_refused_with_nothing_written_where_it_takes_more_than_one_st
     }
     log.write(connection, [Write(lease=lease, events=tokens(1))], "2026-01-01")
     for what, refused in writes.items():
-        with pytest.raises(NotAsKnown):
+        with pytest.raises(NotAtOnce):
             log.write_at_once(connection, refused)
         assert log_length(connection, RUN) == 1 + 3 + 1, what
 

@@ -1,16 +1,17 @@
 """What only the SQLite store can get wrong: its memory of a log beside the database."""
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.errors import StoreUnavailable
-from app.runs.model import Admission
+from app.runs.model import Admission, Lease
 from app.runs.store import tail
 from app.storage.sqlite import FILE_NAME, SqliteStore
 from tests.conformance.harness import (
@@ -54,54 +55,55 @@ def factory_of(made: list[SlowAfterCommit]) -> Callable[[Path], sqlite3.Connecti
     return factory
 
 
-def test_no_row_says_that_a_run_has_ended_before_its_log_does(tmp_path: Path) -> None:
+@contextlib.asynccontextmanager
+async def between_commit_and_news(
+    path: Path, write: Callable[[SqliteStore, Lease], Coroutine[Any, Any, object]]
+) -> AsyncIterator[tuple[SqliteStore, threading.Event]]:
+    """A store whose write to a run is committed, and the event loop does not hear of it until the gate is opened."""
     made: list[SlowAfterCommit] = []
+    store = await SqliteStore.open(path, connection_factory=factory_of(made))
+    lease = await started(store)
+    gate = made[0].gate = threading.Event()
+    made[0].committed = threading.Event()
+    writing = spawn(write(store, lease))
+    assert await asyncio.to_thread(made[0].committed.wait, TEST_SECONDS)
+    yield store, gate
+    await writing
+    await store.aclose()
 
+
+def test_no_row_says_that_a_run_has_ended_before_its_log_does(tmp_path: Path) -> None:
     async def scenario() -> None:
-        store = await SqliteStore.open(tmp_path, connection_factory=factory_of(made))
-        lease = await started(store)
-        gate = made[0].gate = threading.Event()
-        made[0].committed = threading.Event()
-        finishing = spawn(store.finish(lease, [COMPLETE], SUCCESS))
-        assert await asyncio.to_thread(made[0].committed.wait, TEST_SECONDS)
-        looking = [spawn(store.get_run(key_of())), spawn(store.find_run("owner", "nothing"))]
-        await asyncio.wait(looking, timeout=0.1)
-        page = await store.read(key_of(), after=0)
-        told = [task.done() for task in looking]
-        gate.set()
-        assert (page.closed, told) == (False, [False, False])
-        run = await looking[0]
-        assert run is not None
-        assert run.is_ended
-        assert (await store.read(key_of(), after=0)).closed
-        await finishing
-        await store.aclose()
+        finish = between_commit_and_news(tmp_path, lambda store, lease: store.finish(lease, [COMPLETE], SUCCESS))
+        async with finish as (store, gate):
+            looking = [spawn(store.get_run(key_of())), spawn(store.find_run("owner", "nothing"))]
+            await asyncio.wait(looking, timeout=0.1)
+            page = await store.read(key_of(), after=0)
+            told = [task.done() for task in looking]
+            gate.set()
+            assert (page.closed, told) == (False, [False, False])
+            run = await looking[0]
+            assert run is not None
+            assert run.is_ended
+            assert (await store.read(key_of(), after=0)).closed
 
     asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
 
 
 def test_no_row_says_that_a_log_is_longer_than_its_readers_know(tmp_path: Path) -> None:
-    made: list[SlowAfterCommit] = []
-
     async def scenario() -> None:
-        store = await SqliteStore.open(tmp_path, connection_factory=factory_of(made))
-        lease = await started(store)
-        gate = made[0].gate = threading.Event()
-        made[0].committed = threading.Event()
-        appending = spawn(store.append(lease, tokens(3)))
-        assert await asyncio.to_thread(made[0].committed.wait, TEST_SECONDS)
-        looking = spawn(store.get_run(key_of()))
-        await asyncio.wait([looking], timeout=0.1)
-        page = await store.read(key_of(), after=0)
-        is_told = looking.done()
-        gate.set()
-        assert (len(page.events), is_told) == (1, False)
-        run = await looking
-        assert run is not None
-        assert run.last_seq == 4
-        assert len((await store.read(key_of(), after=0)).events) == 4
-        assert await appending == 4
-        await store.aclose()
+        append = between_commit_and_news(tmp_path, lambda store, lease: store.append(lease, tokens(3)))
+        async with append as (store, gate):
+            looking = spawn(store.get_run(key_of()))
+            await asyncio.wait([looking], timeout=0.1)
+            page = await store.read(key_of(), after=0)
+            is_told = looking.done()
+            gate.set()
+            assert (len(page.events), is_told) == (1, False)
+            run = await looking
+            assert run is not None
+            assert run.last_seq == 4
+            assert len((await store.read(key_of(), after=0)).events) == 4
 
     asyncio.run(asyncio.wait_for(scenario(), TEST_SECONDS))
 
