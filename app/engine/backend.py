@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -38,7 +38,9 @@ class Backend(Protocol):
 
     async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T: ...
 
-    async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T: ...
+    def write(self, operation: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        """Writes are carried out in the order of these calls; one is committed when it has been awaited."""
+        ...
 
     async def reclaim(self) -> bool:
         """Give back some of the room that deletions have left. A small step: True when no more is worth the work."""
@@ -48,9 +50,11 @@ class Backend(Protocol):
 
 
 class Writer(Protocol):
-    """The thread that owns the connection that writes: an operation is committed when `run` returns."""
+    """The thread that owns the connection that writes."""
 
-    async def run(self, operation: Callable[[sqlite3.Connection], T]) -> T: ...
+    def submit(self, operation: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        """Operations are carried out in the order of these calls; one is committed when it has been awaited."""
+        ...
 
     async def reclaim(self) -> bool: ...
 
@@ -80,8 +84,8 @@ class FileBackend:
             self._connections.append(connection)
         return connection
 
-    async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return await self._writer.run(operation)
+    def write(self, operation: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        return self._writer.submit(operation)
 
     async def reclaim(self) -> bool:
         return await self._writer.reclaim()

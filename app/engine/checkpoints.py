@@ -6,15 +6,14 @@ leaves nothing half done, and the fence is checked inside the transaction (docs/
 """
 
 import asyncio
-import contextlib
 import copy
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
-from langgraph._internal._constants import NULL_TASK_ID, RESUME
+from langgraph._internal._constants import NULL_TASK_ID
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
     ChannelVersions,
@@ -24,12 +23,15 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.constants import START
 from langgraph.pregel import Pregel
 
 from app.engine.backend import Backend, FileBackend, MemoryBackend, Writer, set_up
 from app.engine.fence import move_fence, pass_fence
+from app.engine.plain_saver import PlainSaver, PlainSavers, has_ended, put_writes
 from app.engine.prune import Keep, SavedAt, delete_places, read_below, read_places, surplus_below
 from app.engine.saved import SavedCheckpoints, Saves
+from app.engine.state import thread_config
 from app.engine.undo import keep_writes, undo_checkpoints
 from app.runs.model import Lease, scoped
 
@@ -50,37 +52,10 @@ Operation = Callable[[SqliteSaver], T]
 # what a serializer becomes that may also load these types: as many as there are graphs
 Serdes = dict[tuple[SerializerProtocol, frozenset[tuple[str, ...]]], SerializerProtocol]
 
-# writes of a task that failed or asks; its answers (`__resume__`) are among the writes of one that asked and then ended
-UNFINISHED = frozenset({"__error__", "__error_source_node__", "__interrupt__", "__scheduled__"})
-CONTROL = UNFINISHED | {"__resume__"}
 
-
-class PlainSaver(SqliteSaver):
-    """LangGraph's saver, in transactions of ours: it neither commits nor sets the tables up by itself."""
-
-    @contextlib.contextmanager
-    def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:
-        with contextlib.closing(self.conn.cursor()) as cursor:
-            yield cursor
-
-
-def has_ended(writes: Sequence[tuple[str, Any]]) -> bool:
-    """Whether these are the writes of a task that came to its end: with an output, and no failure or question."""
-    channels = {channel for channel, _ in writes}
-    return bool(channels - CONTROL) and not channels & UNFINISHED
-
-
-def put_writes(
-    saver: SqliteSaver, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
-) -> None:
-    """Save what a task wrote. When it took an answer that was meant for whoever asks next, that one is gone.
-
-    LangGraph would keep it, and give it to the next question too once the checkpoint is read again (fact 19).
-    """
-    saver.put_writes(config, writes, task_id, task_path)
-    if task_id != NULL_TASK_ID and any(channel == RESUME for channel, _ in writes):
-        taken = (config["configurable"]["thread_id"], NULL_TASK_ID, RESUME)
-        saver.conn.execute("DELETE FROM writes WHERE thread_id = ? AND task_id = ? AND channel = ?", taken)
+def is_input(checkpoint: Checkpoint, metadata: CheckpointMetadata) -> bool:
+    """Whether this is the checkpoint of a graph's input, which no step has taken up yet."""
+    return metadata.get("source") == "input" and START in checkpoint["channel_values"]
 
 
 class Journal(Protocol):
@@ -109,6 +84,7 @@ class Checkpoints:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._serdes: Serdes = {}
+        self._savers = PlainSavers()
 
     def saver(
         self,
@@ -123,7 +99,7 @@ class Checkpoints:
         `flush` is awaited before the writes of a task that ended are saved: what it told before must not be lost when
         it never runs again.
         """
-        return RunSaver(self._backend, owner, lease, journal, flush, self._serdes)
+        return RunSaver(self._backend, owner, lease, journal, flush, self._serdes, self._savers)
 
     async def take_over(self, lease: Lease) -> None:
         """Keep earlier claims of the thread out from now on: what is read afterwards stays as it is."""
@@ -207,9 +183,11 @@ class RunSaver(BaseCheckpointSaver[str]):
         journal: Journal | None,
         flush: Callable[[], Awaitable[None]] | None = None,
         serdes: Serdes | None = None,
+        savers: PlainSavers | None = None,
     ) -> None:
         super().__init__()
         self._serdes: Serdes = {} if serdes is None else serdes
+        self._savers = savers or PlainSavers()
         self._backend = backend
         self._owner = owner
         self._lease = lease
@@ -218,7 +196,8 @@ class RunSaver(BaseCheckpointSaver[str]):
         self._pinned_id: str | None = None
         self._kept = SavedCheckpoints()
         self._own: set[str] = set()  # the checkpoints that this attempt has saved
-        self._saves = Saves()
+        self._saves = Saves(backend, lease)
+        self.begins_apart = False  # its graph's first step is LangGraph's own, and takes up the input
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
 
@@ -227,7 +206,7 @@ class RunSaver(BaseCheckpointSaver[str]):
 
         The log takes nothing more before its end, so no save may wait for it.
         """
-        saver = RunSaver(self._backend, self._owner, self._lease, None, serdes=self._serdes)
+        saver = RunSaver(self._backend, self._owner, self._lease, None, serdes=self._serdes, savers=self._savers)
         saver._pinned_id = self._pinned_id
         return saver
 
@@ -282,15 +261,26 @@ class RunSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        inner = self._inner(config)
+        inner, place = self._inner(config), config["configurable"]
+
+        def save(saver: SqliteSaver) -> RunnableConfig:
+            return saver.put(inner, checkpoint, metadata, new_versions)
+
         with self._kept.putting():
             await self._kept.wait_for_writes(config)
-            put = self._outer(await self._write(lambda saver: saver.put(inner, checkpoint, metadata, new_versions)))
-        if not inner["configurable"].get("checkpoint_ns"):
+            if self._defers(place) and is_input(checkpoint, metadata):
+                self._saves.defer(self._bound(save), checkpoint["id"])
+            else:
+                await self._write(save)
+        put = thread_config(place["thread_id"], checkpoint["id"], place.get("checkpoint_ns", ""))
+        if not place.get("checkpoint_ns"):
             self._pinned_id = None
         self._kept.add(put)
-        self._own.add(put["configurable"]["checkpoint_id"])
+        self._own.add(checkpoint["id"])
         return put
+
+    def _defers(self, place: Mapping[str, Any]) -> bool:
+        return self._lease is not None and self.begins_apart and not place.get("checkpoint_ns")
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -313,7 +303,11 @@ class RunSaver(BaseCheckpointSaver[str]):
             if rows:
                 saver.conn.executemany("INSERT INTO node_events VALUES (?, ?, ?, ?)", rows)
 
-        await self._write(save)
+        checkpoint_id = inner["configurable"]["checkpoint_id"]
+        if not rows and self._saves.defers(checkpoint_id):
+            self._saves.defer(self._bound(save), checkpoint_id)
+        else:
+            await self._write(save)
         journal.saved(task_id)
 
     def _put_writes(
@@ -404,26 +398,19 @@ class RunSaver(BaseCheckpointSaver[str]):
     # -- below --------------------------------------------------------------------------------------------------
 
     async def _read(self, operation: Operation[T]) -> T:
-        return await self._backend.read(lambda connection: operation(self._on(connection)))
+        if self._saves.has_deferred:
+            await self._saves.run()
+        return await self._backend.read(self._bound(operation))
 
-    async def _write(self, operation: Operation[T]) -> T:
-        lease = self._lease
+    async def _write(self, operation: Operation[Any]) -> None:
+        await self._saves.run(self._bound(operation))
 
-        def fenced(connection: sqlite3.Connection) -> T:
-            if lease is not None:
-                pass_fence(connection, lease)
-            return operation(self._on(connection))
-
-        return await self._saves.run(lambda: self._backend.write(fenced))
+    def _bound(self, operation: Operation[T]) -> Callable[[sqlite3.Connection], T]:
+        return lambda connection: operation(self._savers.on(connection, self.serde))
 
     async def close(self) -> None:
         """Return when all that was begun is saved or has failed; what comes later is refused, with LeaseLost."""
         await self._saves.close()
-
-    def _on(self, connection: sqlite3.Connection) -> PlainSaver:
-        saver = PlainSaver(connection, serde=self.serde)
-        saver.is_setup = True
-        return saver
 
     def _inner(self, config: RunnableConfig) -> RunnableConfig:
         configurable = config.get("configurable", {})
@@ -450,6 +437,7 @@ def with_checkpoints(graph: Pregel[Any, Any, Any, Any], saver: RunSaver) -> Preg
     is made of (fact 25).
     """
     types = graph._serde_allowlist
+    saver.begins_apart = START in graph.nodes
     attached = copy.copy(graph)
     attached.checkpointer = saver.with_allowlist(types) if types else saver
     return attached

@@ -5,16 +5,20 @@ wrote must not be there before the task's own record is: the task would be over,
 """
 
 import asyncio
+import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from app.engine.backend import Backend
+from app.engine.fence import pass_fence
 from app.errors import LeaseLost, StoreUnavailable
+from app.runs.model import Lease
 
-T = TypeVar("T")
+Save = Callable[[sqlite3.Connection], object]
 
 
 class SavedCheckpoints:
@@ -118,28 +122,80 @@ class SavedCheckpoints:
 
 
 class Saves:
-    """The saves of one attempt: each one that was begun is ended, whoever is cancelled, and none begins after it.
+    """The saves of one attempt, each in a transaction that its lease fences.
 
-    LangGraph's own tasks outlive a graph that is cancelled while it waits for them, and would save one more checkpoint
-    when the run has ended.
+    Each one that was begun is ended, whoever is cancelled, and none begins after it: LangGraph's own tasks outlive a
+    graph that is cancelled while it waits for them, and would save one more checkpoint when the run has ended.
+
+    A save that need not be durable before the next one is deferred until then. Such is a graph's input: LangGraph saves
+    it, then what its entry makes of it, and then the state that the first node begins from, which alone must be there
+    before the node does. Until then a crash finds the input in the run's row.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend, lease: Lease | None) -> None:
+        self._backend = backend
+        self._lease = lease
+        self._deferred: list[Save] = []
+        self._deferred_ids: set[str] = set()
         self._begun: set[asyncio.Future[Any]] = set()
         self._is_closed = False
 
-    async def run(self, save: Callable[[], Awaitable[T]]) -> T:
-        """What `save` gives. Raises LeaseLost when the attempt is over."""
-        if self._is_closed:
-            raise LeaseLost("This attempt has ended.")
+    @property
+    def has_deferred(self) -> bool:
+        return bool(self._deferred)
+
+    def defers(self, checkpoint_id: str) -> bool:
+        """Whether this checkpoint is yet to be saved, with the next save."""
+        return checkpoint_id in self._deferred_ids
+
+    def defer(self, save: Save, checkpoint_id: str) -> None:
+        """Carry a save out in the transaction of the next one. `checkpoint_id`: the checkpoint that it belongs to.
+
+        Raises LeaseLost when the attempt is over.
+        """
+        self._require_open()
+        self._deferred.append(save)
+        self._deferred_ids.add(checkpoint_id)
+
+    async def run(self, *saves: Save) -> None:
+        """Return when what was deferred and then these are saved, in one transaction.
+
+        Raises LeaseLost when the attempt is over.
+        """
+        self._require_open()
         # cancelled between its start and its commit, a save would leave a step without its checkpoint (fact 26)
-        begun = asyncio.ensure_future(save())  # noqa: TID251 it outlives who began it
-        self._begun.add(begun)
-        begun.add_done_callback(self._begun.discard)
-        return await asyncio.shield(begun)
+        await asyncio.shield(self._begin(saves))
 
     async def close(self) -> None:
-        """Let nothing more begin, and return when all that was begun is saved or has failed."""
+        """Let nothing more begin, and return when all that was begun is saved or has failed.
+
+        Raises what kept the deferred ones from being saved.
+        """
+        last = self._begin(()) if self._deferred else None
         self._is_closed = True
         if self._begun:
             await asyncio.wait(self._begun)
+        if last is not None:
+            last.result()
+
+    def _begin(self, saves: Sequence[Save]) -> asyncio.Future[None]:
+        """Hand them to the database, which keeps the order."""
+        lease, together = self._lease, [*self._deferred, *saves]
+        self._deferred.clear()
+        self._deferred_ids.clear()
+
+        def fenced(connection: sqlite3.Connection) -> None:
+            if lease is not None:
+                pass_fence(connection, lease)
+            for save in together:
+                save(connection)
+
+        # it outlives who began it; where it is a future already, there is no task
+        begun = asyncio.ensure_future(self._backend.write(fenced))  # noqa: TID251
+        self._begun.add(begun)
+        begun.add_done_callback(self._begun.discard)
+        return begun
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise LeaseLost("This attempt has ended.")

@@ -23,10 +23,10 @@ from app.engine.checkpoints import (
     Checkpoints,
     FileBackend,
     MemoryBackend,
-    has_ended,
     set_up,
     with_checkpoints,
 )
+from app.engine.plain_saver import has_ended
 from app.engine.saved import SavedCheckpoints
 from app.errors import LeaseLost, StoreUnavailable
 from app.runs.model import Lease
@@ -448,9 +448,9 @@ def test_reading_goes_on_while_a_write_is_under_way(tmp_path: Path) -> None:
             self._writer = writer
             self.let = asyncio.Event()
 
-        async def run(self, operation: Callable[[sqlite3.Connection], T]) -> T:
+        async def submit(self, operation: Callable[[sqlite3.Connection], T]) -> T:
             await self.let.wait()
-            return await self._writer.run(operation)
+            return await self._writer.submit(operation)
 
         async def reclaim(self) -> bool:
             return await self._writer.reclaim()

@@ -152,13 +152,13 @@ class StoppingWriter:
         self.stopped = asyncio.Event()
         self._released = asyncio.Event()
 
-    async def run(self, operation: Callable[[Any], T]) -> T:
+    async def submit(self, operation: Callable[[Any], T]) -> T:
         self._left -= 1
         if self._left < 0:
             self.stopped.set()
             await self._released.wait()
             raise LeaseLost("killed")
-        return await self._writer.run(operation)
+        return await self._writer.submit(operation)
 
     def release(self) -> None:
         """Let whoever waits fail, so that the test can end."""
@@ -614,13 +614,13 @@ class SlowWriter:
         self._left = slow
         self.slowing = asyncio.Event()
 
-    async def run(self, operation: Callable[[Any], T]) -> T:
+    async def submit(self, operation: Callable[[Any], T]) -> T:
         self._left -= 1
         if self._left == 0:
             self.slowing.set()
             for _ in range(20):
                 await asyncio.sleep(0)
-        return await self._writer.run(operation)
+        return await self._writer.submit(operation)
 
     async def reclaim(self) -> bool:
         return await self._writer.reclaim()
