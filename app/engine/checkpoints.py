@@ -275,6 +275,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         put = thread_config(place["thread_id"], checkpoint["id"], place.get("checkpoint_ns", ""))
         if not place.get("checkpoint_ns"):
             self._pinned_id = None
+            self._kept.newest = CheckpointTuple(put, checkpoint, metadata)
         self._kept.add(put)
         self._own.add(checkpoint["id"])
         return put
@@ -286,6 +287,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         inner, lease, journal = self._inner(config), self._lease, self._journal
+        self._kept.write_to(config)
         if task_id == NULL_TASK_ID:
             # a command's own writes; on a new thread the checkpoint that they name is never saved
             self._kept.add(config)
@@ -407,6 +409,11 @@ class RunSaver(BaseCheckpointSaver[str]):
 
     def _bound(self, operation: Operation[T]) -> Callable[[sqlite3.Connection], T]:
         return lambda connection: operation(self._savers.on(connection, self.serde))
+
+    @property
+    def newest(self) -> CheckpointTuple | None:
+        """The graph's own newest checkpoint, where this attempt has saved it and nothing was written to it since."""
+        return self._kept.newest
 
     async def close(self) -> None:
         """Return when all that was begun is saved or has failed; what comes later is refused, with LeaseLost."""

@@ -23,7 +23,7 @@ from app.engine.node_threads import note_calls, returned
 from app.engine.partial import keep_partial
 from app.engine.recover import History, plan_again, read_history
 from app.engine.registry import Registry
-from app.engine.state import Graph, asks, checkpoint_id_of, output_of, read_pending, read_state, thread_config
+from app.engine.state import Graph, asks, checkpoint_id_of, has_next, output_of, read_pending, read_state, thread_config
 from app.engine.tap import Tap
 from app.engine.translate import Translator, TranslatorOptions
 from app.errors import LimitExceeded, RunstreamError
@@ -208,6 +208,8 @@ class GraphExecution:
 
     async def _finished(self) -> Conclusion:
         self._translator.finish()
+        if (checkpoint_id := await self._completed_at()) is not None:
+            return self._conclusion("complete", "success", "idle", {"status": "success"}, checkpoint_id=checkpoint_id)
         graph, snapshot = await self._state()
         checkpoint_id = checkpoint_id_of(snapshot)
         if not snapshot.next:
@@ -218,6 +220,17 @@ class GraphExecution:
         pending = await read_pending(graph, snapshot, thread_config(self._run.thread_id))
         fields = {"next": list(snapshot.next), "interrupts": [p.as_json() for p in pending]}
         return self._conclusion("interrupt", "interrupted", "interrupted", fields, checkpoint_id=checkpoint_id)
+
+    async def _completed_at(self) -> str | None:
+        """The checkpoint at which the graph has come to its end, where that is known without reading the state.
+
+        What clients are shown of the values is read all the same: they are as they were saved.
+        """
+        newest, graph = self._saver.newest, self._graph
+        shows_values = self._run.request.get("include_output") or "state" in self._run.stream_modes
+        if newest is None or graph is None or shows_values or await has_next(graph, newest):
+            return None
+        return str(newest.checkpoint["id"])
 
     async def _failed(self, error: BaseException) -> Conclusion:
         logger.error("run %s: failed in node %s", self._run.run_id, self._translator.failed_node, exc_info=error)

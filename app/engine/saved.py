@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
 
 from app.engine.backend import Backend
 from app.engine.fence import pass_fence
@@ -37,11 +38,17 @@ class SavedCheckpoints:
         self._tasks: set[str] = set()  # those whose writes are saved
         self._is_task_lost = False
         self._changed = asyncio.Event()
+        self.newest: CheckpointTuple | None = None  # of the graph itself, as long as nothing was written to it
 
     def add(self, config: RunnableConfig) -> None:
         """The checkpoint that a config names is saved."""
         self._ids.add(config["configurable"].get("checkpoint_id"))
         self._wake()
+
+    def write_to(self, config: RunnableConfig) -> None:
+        """Something is to be saved with the checkpoint that a config names."""
+        if self.newest is not None and self.newest.checkpoint["id"] == config["configurable"].get("checkpoint_id"):
+            self.newest = None
 
     @contextmanager
     def putting(self) -> Iterator[None]:

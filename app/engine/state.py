@@ -10,6 +10,8 @@ from langgraph._internal._constants import RESUME
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.errors import InvalidUpdateError
 from langgraph.pregel import Pregel
+from langgraph.pregel._algo import prepare_next_tasks
+from langgraph.pregel._checkpoint import achannels_from_checkpoint
 from langgraph.pregel._task_status import read_task_statuses
 from langgraph.types import Interrupt, PregelTask, StateSnapshot, _interrupt_id
 
@@ -91,6 +93,20 @@ async def read_state(graph: Graph, config: RunnableConfig, *, subgraphs: bool = 
         if newest is None or config["configurable"].get("checkpoint_id"):
             raise
         return await graph.aget_state(newest.config, subgraphs=subgraphs)
+
+
+async def has_next(graph: Graph, saved: CheckpointTuple) -> bool:
+    """Whether a step follows a checkpoint to which nothing has been written: `bool(state.next)`, without the state."""
+    assert isinstance(graph.checkpointer, BaseCheckpointSaver)
+    channels, managed = await achannels_from_checkpoint(
+        graph.channels, saved.checkpoint, saver=graph.checkpointer, config=saved.config
+    )
+    step = saved.metadata.get("step", -1) + 1
+    return bool(
+        prepare_next_tasks(
+            saved.checkpoint, [], graph.nodes, channels, managed, saved.config, step, step + 2, for_execution=False
+        )
+    )
 
 
 async def read_pending(graph: Graph, snapshot: StateSnapshot, config: RunnableConfig) -> list[Pending]:
