@@ -207,7 +207,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         The log takes nothing more before its end, so no save may wait for it.
         """
         saver = RunSaver(self._backend, self._owner, self._lease, None, serdes=self._serdes, savers=self._savers)
-        saver._pinned_id = self._pinned_id
+        saver._pinned_id, saver._own = self._pinned_id, self._own
         return saver
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> Self:
@@ -229,6 +229,8 @@ class RunSaver(BaseCheckpointSaver[str]):
         self._pinned_id = checkpoint_id
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        if self._lease is not None and self._lease.is_new_thread and not self._own:
+            return None  # nobody has saved anything on it
         place = config.get("configurable", {})
         if self._pinned_id and not place.get("checkpoint_ns") and not place.get("checkpoint_id"):
             config = {**config, "configurable": {**place, "checkpoint_id": self._pinned_id}}

@@ -12,7 +12,7 @@ from app.runs.model import Lease
 
 def pass_fence(connection: sqlite3.Connection, lease: Lease) -> None:
     """Raise LeaseLost when a later claim of the thread has written; otherwise keep earlier ones out from now on."""
-    if move_fence(connection, lease.thread_key, lease.version):
+    if move_fence(connection, lease.thread_key, lease.version) and not lease.is_new_thread:
         for table in ("node_events", "undo_places", "undo_writes"):
             stale = (lease.thread_key, lease.run_key)
             connection.execute(f"DELETE FROM {table} WHERE thread_key = ? AND run_key <> ?", stale)

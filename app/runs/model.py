@@ -143,6 +143,7 @@ class Lease:
     epoch: int
     attempt: int
     version: int  # the thread's, which every claim grows: a later claim of the thread has a higher one
+    is_new_thread: bool = False  # the claim made the thread: nothing was ever saved on it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +153,6 @@ class Accepted:
     run: Run
     created: bool  # False: the key was used before, `run` is the earlier one
     lease: Lease | None  # given when the run was claimed in the same transaction
-    new_thread: bool = False
     to_stop: tuple[Run, ...] = ()  # the active runs that it supersedes; asked to stop in the same transaction
 
 

@@ -181,7 +181,7 @@ def thread_id_of(thread_key: str) -> str:
     return thread_key.rpartition("/")[2]
 
 
-def lease_of(run: Run, worker: str, *, version: int) -> Lease:
+def lease_of(run: Run, worker: str, *, version: int, is_new_thread: bool = False) -> Lease:
     """The lease that a claim gives; `version` is the thread's, after the claim."""
     return Lease(
         run_key=run.key,
@@ -190,6 +190,7 @@ def lease_of(run: Run, worker: str, *, version: int) -> Lease:
         epoch=run.epoch,
         attempt=run.attempt,
         version=version,
+        is_new_thread=is_new_thread,
     )
 
 

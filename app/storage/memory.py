@@ -88,10 +88,11 @@ class MemoryStore:
         record = _RunRecord(self._next_number(), run, worker, 0.0 if worker is None else self._lease_until(), events)
         self._runs[run.key] = record
         thread = self._occupy(new, claims=run.epoch)
-        lease = None if worker is None else decide.lease_of(run, worker, version=thread.version)
+        is_new = not standing.thread_exists
+        lease = None if worker is None else decide.lease_of(run, worker, version=thread.version, is_new_thread=is_new)
         self._bells.ring(run.key)
         self._bells.ring(runs_of(new.thread_key))
-        return Accepted(run=run, created=True, lease=lease, new_thread=not standing.thread_exists, to_stop=to_stop)
+        return Accepted(run=run, created=True, lease=lease, to_stop=to_stop)
 
     def _stop_others(self, new: NewRun) -> tuple[Run, ...]:
         if not decide.stops_others(new):

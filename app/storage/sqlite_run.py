@@ -209,9 +209,12 @@ class RunTable:
             self._log.insert(connection, [values["number"], *segment])
         if events:
             self._log.know(run.key, Tail(values["number"], run.last_seq))
-        lease = None if worker is None else decide.lease_of(run, worker, version=standing.version + 1)
+        lease = None
+        if worker is not None:
+            is_new, version = not standing.thread_exists, standing.version + 1
+            lease = decide.lease_of(run, worker, version=version, is_new_thread=is_new)
         written = Written(run_key=run.key, events=events, last_seq=run.last_seq, is_ended=False)
-        accepted = Accepted(run=run, created=True, lease=lease, new_thread=not standing.thread_exists, to_stop=to_stop)
+        accepted = Accepted(run=run, created=True, lease=lease, to_stop=to_stop)
         return accepted, written if events else None
 
     def _lease_until(self) -> float:

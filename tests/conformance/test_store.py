@@ -49,10 +49,18 @@ class TestAccept:
         async def scenario(store: Store) -> None:
             accepted = await store.accept(new_run(), worker="w1", start=START, admission=Admission(max_active=10))
             run = accepted.run
-            assert (accepted.created, accepted.new_thread) == (True, True)
+            assert accepted.created
+            assert accepted.lease is not None
+            assert accepted.lease.is_new_thread is True
             assert (run.status, run.epoch, run.attempt, run.crashes, run.last_seq) == ("running", 1, 1, 0, 1)
             assert accepted.lease == Lease(
-                run_key=run.key, thread_key=run.thread_key, worker="w1", epoch=1, attempt=1, version=1
+                run_key=run.key,
+                thread_key=run.thread_key,
+                worker="w1",
+                epoch=1,
+                attempt=1,
+                version=1,
+                is_new_thread=True,
             )
             assert run.started_at == run.created_at
             assert await store.get_run(run.key) == run
@@ -169,7 +177,9 @@ class TestAccept:
             accepted = await store.accept(
                 new_run("run-2", thread_version=2), worker="w1", start=START, admission=Admission(max_active=1)
             )
-            assert (accepted.created, accepted.new_thread) == (True, False)
+            assert accepted.created
+            assert accepted.lease is not None
+            assert accepted.lease.is_new_thread is False
 
         play(backend, scenario)
 
@@ -201,7 +211,7 @@ class TestAccept:
             assert (thread.graph, thread.status, thread.metadata) == ("chat", "busy", {"a": 1})
             assert accepted.lease is not None
             assert accepted.lease.version == thread.version == 1
-            assert not accepted.new_thread
+            assert not accepted.lease.is_new_thread
 
         play(backend, scenario)
 

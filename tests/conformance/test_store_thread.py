@@ -258,7 +258,9 @@ class TestThread:
             await store.hold(thread_key_of(), "w1")
             await store.delete_thread(thread_key_of(), "w1")
             accepted = await store.accept(new_run(), worker="w1", start=START, admission=Admission(max_active=10))
-            assert (accepted.created, accepted.new_thread) == (True, True)
+            assert accepted.created
+            assert accepted.lease is not None
+            assert accepted.lease.is_new_thread is True
             assert [event.seq for event in await log_of(store, key_of())] == [1]
 
         play(backend, scenario)

@@ -127,7 +127,15 @@ class Bench:
             last_seq=0,
             created_at=NOW,
         )
-        lease = Lease(run_key=run.key, thread_key=run.thread_key, worker="w", epoch=1, attempt=1, version=number)
+        lease = Lease(
+            run_key=run.key,
+            thread_key=run.thread_key,
+            worker="w",
+            epoch=1,
+            attempt=1,
+            version=number,
+            is_new_thread=number == 1,
+        )
         execution = self.engine.execution(run, lease, Told(put), Past(restart=None, pages=no_pages))
         return Attempt(self, run, execution)
 
