@@ -6,7 +6,7 @@ import sqlite3
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from app.runs.executor import MAX_CRASHES
 from tests.faults.nursery import IS_LONG
 from tests.server import RunningServer, wait_until
 
@@ -129,16 +130,18 @@ def check_log(events: Sequence[dict[str, Any]]) -> None:
     assert set(nodes.values()) <= {1}
 
 
-def check_state(run_id: str, status: str, log: Sequence[str], *, is_undone: bool) -> None:
+def check_state(run_id: str, row: Mapping[str, Any], log: Sequence[str], *, is_undone: bool) -> None:
     """All of a run that came to its end, in one piece; of one that was stopped what it finished; else nothing."""
     mine = [entry for entry in log if entry.startswith(run_id[:8])]
     if is_undone:
         assert mine == []
-    elif status == "success":
+    elif row["status"] == "success":
         place = log.index(whole(run_id)[0])
         assert mine == list(log[place : place + 3]) == whole(run_id)
     else:
-        assert status == "cancelled"
+        # the killer asks nobody: on a slow machine it may meet the same run three times
+        is_lost = row["attempt"] > MAX_CRASHES and row["error"] is not None and row["error"]["code"] == "lost"
+        assert row["status"] == "cancelled" or is_lost, f"{row}"
         assert mine == whole(run_id)[: len(mine)]
 
 
@@ -155,4 +158,4 @@ def test_whatever_is_killed_each_run_has_one_end_and_the_state_holds_what_it_say
             assert rows.keys() == scene.accepted.keys()
             for run_id, thread_id in scene.accepted.items():
                 check_log(client.get(f"/runs/{run_id}/events", params={"limit": 5000}).json()["events"])
-                check_state(run_id, rows[run_id]["status"], logs[thread_id], is_undone=run_id in gone)
+                check_state(run_id, rows[run_id], logs[thread_id], is_undone=run_id in gone)
