@@ -120,7 +120,9 @@ def create_app(
         app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
     app.add_middleware(StreamHost)
     app.add_middleware(RequestSpans, tracer=tracer)
-    for module in (token, run, follow, thread, graph, health, page, ws):
+    app.include_router(token.router)
+    app.include_router(run.starts)
+    for module in (run, follow, thread, graph, health, page, ws):
         app.include_router(module.router)
     return app
 

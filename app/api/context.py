@@ -33,16 +33,25 @@ class Context:
     is_draining: bool = False
 
 
+def context_of(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
 def access_of(request: Request) -> Access:
     """Who asks; AccessControl has found out."""
     access: Access = request.state.access
     return access
 
 
+def owner_of(request: Request) -> str:
+    """Whose threads and runs a request is about."""
+    return access_of(request).identity.owner
+
+
 # a dependency that is not `async` would cost a thread's turn for each request
 async def get_context(request: Request) -> Context:
-    context: Context = request.app.state.context
-    return context
+    return context_of(request)
 
 
 async def get_access(request: Request) -> Access:
@@ -50,8 +59,7 @@ async def get_access(request: Request) -> Access:
 
 
 async def get_owner(request: Request) -> str:
-    """Whose threads and runs a request is about."""
-    return access_of(request).identity.owner
+    return owner_of(request)
 
 
 ContextDep = Annotated[Context, Depends(get_context)]

@@ -10,8 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.api import example
 from app.api.body import DEFAULT_MODES, INVOKE_MODES, CancelBody, RunBody, parse, read_object
-from app.api.context import Context, ContextDep, OwnerDep, access_of
+from app.api.context import Context, ContextDep, OwnerDep, access_of, context_of, owner_of
 from app.api.problem import problem, status_of
+from app.api.route import PlainRoute
 from app.api.start import Opened, check_origin, policy_of, reattach, recorded_view, start_run
 from app.api.stream import EventStream, Frames, Seat, run_headers, while_connected
 from app.errors import (
@@ -30,6 +31,7 @@ from app.protocols.view import View, view_of
 from app.runs.model import Run, RunStatus
 from app.runs.store import Page, RunQuery
 
+starts = APIRouter(prefix="/runs", tags=["runs"], route_class=PlainRoute)
 router = APIRouter(prefix="/runs", tags=["runs"])
 
 QUERY_FIELDS: Final = (
@@ -63,14 +65,15 @@ def stream_response(
     return EventStream(frames, headers=run_headers(run))
 
 
-@router.post(
+@starts.post(
     "/stream",
     openapi_extra=example.start(RunBody, [example.IDEMPOTENCY_KEY, example.LAST_EVENT_ID]),
     response_class=Response,
     responses=example.frames(*example.START),
 )
-async def stream(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+async def stream(request: Request) -> Response:
     """Start a run and stream its frames. With `Last-Event-ID`, go on with the run that it names."""
+    context, owner = context_of(request), owner_of(request)
     body = await read_object(request)
     opened = await reattach(context, owner, request, body)
     with context.streams.take(owner) as seat:
@@ -80,14 +83,15 @@ async def stream(request: Request, context: ContextDep, owner: OwnerDep) -> Resp
         return stream_response(context, request, opened, seat)
 
 
-@router.get(
+@starts.get(
     "/stream",
     openapi_extra=example.query(RunBody, QUERY_FIELDS),
     response_class=Response,
     responses=example.NOTHING_LEFT | example.frames(*example.START, NotAcceptable, OriginNotAllowed),
 )
-async def stream_by_query(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+async def stream_by_query(request: Request) -> Response:
     """The same for EventSource, with the fields that fit a query. At the end it answers 204, and EventSource stops."""
+    context, owner = context_of(request), owner_of(request)
     if dialect_of(request.headers.get("accept", "")) != "eventsource":
         raise NotAcceptable("A GET starts a run only for a client that accepts text/event-stream.")
     check_origin(context, request)
@@ -127,9 +131,10 @@ def json_parameter(name: str, text: str) -> Any:
         raise Invalid(f"{name} is not JSON.", loc=("query", name)) from None
 
 
-@router.post("/invoke", openapi_extra=example.start(RunBody, [example.IDEMPOTENCY_KEY]), responses=example.outcome())
-async def invoke(request: Request, context: ContextDep, owner: OwnerDep) -> Response:
+@starts.post("/invoke", openapi_extra=example.start(RunBody, [example.IDEMPOTENCY_KEY]), responses=example.outcome())
+async def invoke(request: Request) -> Response:
     """Start a run, wait for its end and answer with its output."""
+    context, owner = context_of(request), owner_of(request)
     body = await read_object(request)
     with context.streams.take(owner) as seat:
         run = await start_run(context, owner, request, body, INVOKE_MODES)
