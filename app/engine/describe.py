@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NotRequired, Required, TypeVar, get_args, get_origin, is_typeddict
 
 import typing_extensions
@@ -53,11 +53,27 @@ def input_shape(graph: AnyGraph) -> str | None:
     `"messages"` where the input has that key; otherwise its only required string field, if it has exactly one, whatever
     its other fields are; otherwise None. Asks the types alone, so no JSON schema has to be possible.
     """
+    if "messages" in _input_channels(graph):  # looking types up would be a third of what a plan costs
+        return "messages"
     fields = _input_fields(graph)
     if "messages" in fields:
         return "messages"
     texts = [name for name, (type_, is_required) in fields.items() if is_required and _is_text(type_)]
     return texts[0] if len(texts) == 1 else None
+
+
+def _input_channels(graph: AnyGraph) -> Sequence[str]:
+    """The input's keys that LangGraph takes, of a graph with a state, or of one that names its channels.
+
+    They are what became a channel: of a plain class its annotations, and not what is managed by itself.
+    """
+    if not isinstance(graph.input_channels, str):
+        return graph.input_channels
+    schema = _declared(graph, "input_schema")
+    if not isinstance(graph, CompiledStateGraph) or not isinstance(schema, type):
+        return ()
+    names = graph.builder.schemas.get(schema, ())
+    return [name for name in names if name in graph.builder.channels and name != "__root__"]
 
 
 def _input_fields(graph: AnyGraph) -> Mapping[str, tuple[Any, bool]]:
@@ -70,9 +86,7 @@ def _input_fields(graph: AnyGraph) -> Mapping[str, tuple[Any, bool]]:
     fields = _attempt(lambda: _fields(schema)) or {}
     if not isinstance(graph, CompiledStateGraph):
         return fields
-    # LangGraph takes what became a channel: of a plain class its annotations, and not what is managed by itself.
-    channels = [name for name in graph.builder.schemas.get(schema, ()) if name in graph.builder.channels]
-    return {name: fields.get(name, (_update_type(graph, name), True)) for name in channels if name != "__root__"}
+    return {name: fields.get(name, (_update_type(graph, name), True)) for name in _input_channels(graph)}
 
 
 def _fields(schema: type) -> Mapping[str, tuple[Any, bool]]:

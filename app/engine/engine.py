@@ -56,7 +56,9 @@ class GraphEngine:
     async def plan(
         self, request: RunRequest, *, graph: str, thread_id: str, thread: Thread | None
     ) -> Mapping[str, Any]:
-        async with self.graph_of(request.owner, graph) as compiled:
+        async with self._registry.open(graph) as compiled:
+            if thread is not None:  # a new one has nothing saved
+                compiled = with_checkpoints(compiled, self._checkpoints.saver(request.owner))
             now = await read_situation(
                 compiled, thread_id=thread_id, thread=thread, checkpoint_id=request.checkpoint_id
             )
@@ -78,7 +80,7 @@ class GraphEngine:
         }
 
     async def check_ahead(self, request: RunRequest, *, graph: str) -> Mapping[str, Any]:
-        async with self.graph_of(request.owner, graph) as compiled:
+        async with self._registry.open(graph) as compiled:
             if isinstance(request.action, NewInput):
                 check_input(request.action.value, compiled)
             self._pauses(request, graph, compiled)
