@@ -32,13 +32,11 @@ class OpenTelemetryTracing:
     def run(self, run: Run, carrier: Mapping[str, str]) -> Iterator[None]:
         above = self._propagator.extract(carrier, context=context.Context())
         attributes: dict[str, str | int] = {**about(run), "runstream.attempt": run.attempt}
-        with self._tracer.start_as_current_span(
-            f"run {run.graph}",
-            context=above,
-            attributes=attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        ):
+        span = self._tracer.start_span(f"run {run.graph}", context=above, attributes=attributes)
+        if is_nowhere(span):
+            yield
+            return
+        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             yield
 
     def ended(self, ending: Ending) -> None:
@@ -81,6 +79,14 @@ def about(run: Run) -> dict[str, str]:
     return {"runstream.run_id": run.run_id, "runstream.thread_id": run.thread_id, "runstream.graph": run.graph}
 
 
+def is_nowhere(span: trace.Span) -> bool:
+    """Whether nobody traces: there is nothing to say of a span, nor is it to stand below, or in place of, another.
+
+    Then all that is done for it is left out, which is most of what tracing costs a run.
+    """
+    return not (span.get_span_context().is_valid or trace.get_current_span().get_span_context().is_valid)
+
+
 class RequestSpans:
     """A span a request or socket, below the caller's where it sends a `traceparent`.
 
@@ -98,21 +104,25 @@ class RequestSpans:
             return
         method = scope.get("method", "WEBSOCKET")
         above = self._propagator.extract(Headers(scope=scope), context=context.Context())
-        with self._tracer.start_as_current_span(
-            method, context=above, kind=SpanKind.SERVER, record_exception=False, set_status_on_exception=False
-        ) as span:
+        span = self._tracer.start_span(method, context=above, kind=SpanKind.SERVER)
+        if is_nowhere(span):
+            await self._app(scope, receive, send)
+            return
+        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+            await self._traced(span, method, scope, receive, send)
 
-            async def sending(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    span.set_attribute("http.response.status_code", message["status"])
-                    if message["status"] >= 500:
-                        span.set_status(StatusCode.ERROR)
-                await send(message)
+    async def _traced(self, span: trace.Span, method: str, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                span.set_attribute("http.response.status_code", message["status"])
+                if message["status"] >= 500:
+                    span.set_status(StatusCode.ERROR)
+            await send(message)
 
-            try:
-                await self._app(scope, receive, sending)
-            finally:
-                span.set_attribute("http.request.method", method)
-                if route := getattr(scope.get("route"), "path", None):
-                    span.update_name(f"{method} {route}")
-                    span.set_attribute("http.route", route)
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            span.set_attribute("http.request.method", method)
+            if route := getattr(scope.get("route"), "path", None):
+                span.update_name(f"{method} {route}")
+                span.set_attribute("http.route", route)
