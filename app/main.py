@@ -121,7 +121,7 @@ def create_app(
     app.add_middleware(StreamHost)
     app.add_middleware(RequestSpans, tracer=tracer)
     app.include_router(token.router)
-    app.include_router(run.starts)
+    app.routes.extend(run.starts.routes)  # not included: FastAPI would look for such a route twice
     for module in (run, follow, thread, graph, health, page, ws):
         app.include_router(module.router)
     return app
