@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from app.runs.event import Event
 from app.runs.executor import RunExecutor
 from app.runs.log import LogWriter
 from app.runs.model import Accepted, Admission, CancelReason, Lease, NewRun, Run, Thread, scoped
+from app.runs.random_id import RandomIds
 from app.runs.request import RunRequest
 from app.runs.store import MAX_PAGE_BYTES, MAX_PAGE_EVENTS, Page, Patience, RunQuery, Store, tail
 from app.runs.trace import Tracing, Untraced
@@ -104,6 +104,7 @@ class RunService:
         self._tracing = tracing or Untraced()
         self._draining = False
         self._cursors: set[Cursor] = set()
+        self._ids = RandomIds()
         executor.when_free(self._turns.take)
 
     async def repeated(self, owner: str, *, run_id: str | None, key: str | None, fingerprint: str) -> Run | None:
@@ -160,7 +161,7 @@ class RunService:
 
     async def _check(self, request: RunRequest) -> tuple[NewRun, bool]:
         """The run to accept, and whether it may begin at once; else it is checked against the state at its turn."""
-        thread_id = request.thread_id or str(uuid.uuid4())
+        thread_id = request.thread_id or self._ids.new()
         thread = await self._thread(request, thread_id)
         graph = self._engine.graph_name(request.graph, thread)
         busy = None if thread is None or thread.status != "busy" else await self._store.active_run(thread.key)
@@ -179,7 +180,7 @@ class RunService:
     ) -> NewRun:
         return NewRun(
             owner=request.owner,
-            run_id=request.run_id or str(uuid.uuid4()),
+            run_id=request.run_id or self._ids.new(),
             thread_id=thread_id,
             graph=graph,
             request={**plan, "trace": self._tracing.carrier()},
