@@ -120,9 +120,9 @@ def create_app(
         app.add_middleware(HostCheck, allowed=settings.allowed_hosts)
     app.add_middleware(StreamHost)
     app.add_middleware(RequestSpans, tracer=tracer)
-    app.include_router(token.router)
-    app.routes.extend(run.starts.routes)  # not included: FastAPI would look for such a route twice
-    for module in (run, follow, thread, graph, health, page, ws):
+    # first, since routes are looked for in order; and not included: FastAPI would look for such a one twice
+    app.routes.extend(run.starts.routes)
+    for module in (token, run, follow, thread, graph, health, page, ws):
         app.include_router(module.router)
     return app
 
