@@ -13,9 +13,12 @@ import uvicorn
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NonRecordingSpan, NoOpTracer, SpanContext, TraceFlags, get_current_span, use_span
+from starlette.types import Message, Receive, Scope, Send
 
 from app.main import create_app
 from app.settings import Settings
+from app.tracing import OpenTelemetryTracing, RequestSpans
 from tests.limits.conftest import CONFIG
 from tests.raw_client import RawExchange
 from tests.server import PROJECT, frames_of, wait_until
@@ -177,3 +180,32 @@ def test_what_a_node_does_is_below_its_span(graph: str, tmp_path: Path, monkeypa
         node = site.span("node spans")
     assert node.context is not None
     assert (tmp_path / "trace").read_text() == f"span {node.context.span_id:016x}\n"
+
+
+async def seen_inside(headers: dict[str, str]) -> tuple[dict[str, str], int]:
+    """What a request's runs are given to stand below, and the trace it is in, where nobody traces."""
+    found: list[tuple[dict[str, str], int]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        carrier = OpenTelemetryTracing(NoOpTracer()).carrier()
+        found.append((dict(carrier), get_current_span().get_span_context().trace_id))
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None: ...
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await RequestSpans(app, tracer=NoOpTracer())({"type": "http", "method": "GET", "headers": raw}, receive, send)
+    return found[0]
+
+
+def test_a_callers_trace_is_handed_on_where_nobody_traces() -> None:
+    assert asyncio.run(seen_inside(CALLER)) == (CALLER, int(TRACE_ID, 16))
+
+
+def test_a_request_of_no_trace_is_in_none_where_nobody_traces() -> None:
+    assert asyncio.run(seen_inside({})) == ({}, 0)
+    around = NonRecordingSpan(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(1)))
+    with use_span(around):
+        assert asyncio.run(seen_inside({})) == ({}, 0)
