@@ -1,7 +1,7 @@
 """Who may come in: asked before anything else of a request, on every route that is not named here.
 
 Plain ASGI, and round the router, so that a new route is closed until somebody opens it; routes find out who asks with
-`OwnerDep`. The error handlers are inside of it, so it answers by itself.
+`OwnerDep` or `owner_of`. The error handlers are inside of it, so it answers by itself.
 """
 
 import hmac
