@@ -4,7 +4,9 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from app.errors import LogClosed
@@ -43,6 +45,7 @@ class LogWriter:
     """Takes events without waiting and appends them in order: what gathers during one append goes into the next.
 
     `put` is for the loop's own thread. `pump` is a task's body; it ends with `drain`, or raises what an append raised.
+    One that is cancelled appends no more.
 
     Nobody can hold a node that speaks without a pause, so what waits has a bound: beyond a limit `on_full` is called,
     once, and previews are dropped from then on. Nodes in threads of their own are held in time (`is_behind`).
@@ -75,7 +78,9 @@ class LogWriter:
         self.is_full = False
         self._pending: list[NewEvent] = []
         self._loop = asyncio.get_running_loop()
-        self._asleep: asyncio.Future[None] | None = None  # there while the pump has nothing to do
+        self._end: asyncio.Future[None] = self._loop.create_future()  # of the pump
+        self._is_idle = False  # the pump has nothing to do
+        self._context: Context | None = None  # the pump's: what is called back must not keep that of a node
         self._draining = False
         self._is_burst = False
         self._gather_seconds = FIRST_SECONDS
@@ -95,12 +100,12 @@ class LogWriter:
         self.count += 1
         if event.kind not in SAVED_ELSEWHERE:
             self._to_flush = self.count
-        if self._asleep is not None:
-            self._wake()
+        if self._is_idle:
+            self._is_idle = False
+            self._call_soon(self._go_on)  # with what else this turn of the loop brings
 
-    def _wake(self) -> None:
-        _settle(self._asleep)
-        self._asleep = None
+    def _call_soon(self, function: Callable[..., None], *arguments: float) -> None:
+        self._loop.call_soon(function, *arguments, context=self._context)
 
     @property
     def is_behind(self) -> bool:
@@ -137,44 +142,51 @@ class LogWriter:
             await asyncio.shield(self._moved)  # others may wait for it, too
 
     async def pump(self) -> None:
+        self._context = copy_context()
+        self._go_on()
         try:
-            while not self._draining:
-                if not self._pending:
-                    self._asleep = self._loop.create_future()
-                    await self._asleep
-                if self._is_burst:
-                    await self._gather()
-                if self._pending and not self._draining:
-                    await self._append()
+            await self._end
         except Exception as error:
             self._error = error
             raise
         finally:
-            self._is_over = True
+            self._is_idle, self._is_over = False, True
             self._has_moved()
 
     def _has_moved(self) -> None:
         _settle(self._moved)
         self._moved = None
 
-    async def _gather(self) -> None:
+    def _go_on(self) -> None:
+        """What is next. The loop calls back: a task that wakes up for it, and again behind the append, costs more."""
+        if self._draining or self._is_over:
+            _settle(self._end)
+        elif not self._pending:
+            self._is_idle = True
+        elif self._is_burst:
+            self._call_soon(self._gather, time.monotonic(), 1, 0, self.count)
+        else:
+            self._append()
+
+    def _gather(self, begun_at: float, turns: int, quiet: int, count: int) -> None:
         """In a burst, let more come as long as turns of the loop bring more: an append costs as much as fifty tokens.
 
         It is a burst when several events came with the last append; a lone one goes at once, and nothing waits for a
         clock. A few turns may pass without an event, since a model that is read from a socket takes some for each
-        token, and there may be more of them (docs/performance.md).
+        token, and there may be more of them (docs/performance.md). `count` is that of the turn before.
         """
-        begun_at, turns, quiet, seconds = time.monotonic(), 0, 0, 0.0
-        while seconds < self._gather_seconds and (turns < MAX_TURNS or seconds < MIN_SECONDS):
-            count = self.count
-            await asyncio.sleep(0)
-            turns += 1
-            seconds = time.monotonic() - begun_at
-            quiet = quiet + 1 if self.count == count else 0
-            if quiet > MAX_QUIET_TURNS or self._draining:
-                return
+        seconds = time.monotonic() - begun_at
+        quiet = quiet + 1 if self.count == count else 0
+        is_long = seconds >= self._gather_seconds or (turns >= MAX_TURNS and seconds >= MIN_SECONDS)
+        if is_long or quiet > MAX_QUIET_TURNS or self._draining:
+            self._append()
+        else:
+            self._call_soon(self._gather, begun_at, turns + 1, quiet, self.count)
 
-    async def _append(self) -> None:
+    def _append(self) -> None:
+        if self._draining or self._is_over:
+            _settle(self._end)
+            return
         batch, self._pending, total = self._pending, [], self._bytes
         if len(batch) > MAX_BATCH:
             batch, self._pending = batch[:MAX_BATCH], batch[MAX_BATCH:]
@@ -182,16 +194,34 @@ class LogWriter:
         goes_on, self._is_burst = self._is_burst and len(batch) > 1, len(batch) > 1
         self._gather_seconds = min(2 * self._gather_seconds, MAX_SECONDS) if goes_on else FIRST_SECONDS
         begun_at = time.monotonic()
-        self.last_seq = await self._store.append(self._lease, batch)
-        self._on_append(batch, time.monotonic() - begun_at)
+        try:
+            appending = self._store.submit(self._lease, batch)
+        except Exception as error:
+            self._fail(error)
+        else:
+            appending.add_done_callback(partial(self._appended, batch, total, begun_at), context=self._context)
+
+    def _appended(self, batch: Sequence[NewEvent], total: int, begun_at: float, appending: asyncio.Future[int]) -> None:
+        try:
+            self.last_seq = appending.result()
+            self._on_append(batch, time.monotonic() - begun_at)
+        except Exception as error:
+            self._fail(error)
+            return
         self._written += len(batch)
         self._written_up_to(total)
         self._has_moved()
+        self._go_on()
+
+    def _fail(self, error: Exception) -> None:
+        if not self._end.done():
+            self._end.set_exception(error)
 
     def drain(self) -> None:
         """Let the pump end after the append under way; what is left is for `remainder`."""
         self._draining = True
-        self._wake()
+        if self._is_idle:
+            _settle(self._end)
 
     def remainder(self) -> Sequence[NewEvent]:
         """What was not appended: it goes into the transaction of the end."""

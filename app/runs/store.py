@@ -4,6 +4,7 @@ Writers never know readers: a reader pulls what is after its cursor (`read`), an
 A notification is a hint, never data, so resuming, joining late, long-polling and a slow phone are all `tail`.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -138,6 +139,10 @@ class Store(Protocol):
 
         Raises LeaseLost, inside the transaction, when the epoch is not the run's any more or the run has ended.
         """
+        ...
+
+    def submit(self, lease: Lease, events: Sequence[NewEvent]) -> asyncio.Future[int]:
+        """`append` for who has no task to wait in. Events are written in the order of these calls."""
         ...
 
     async def finish(self, lease: Lease, events: Sequence[NewEvent], ending: Ending) -> int:

@@ -1,5 +1,6 @@
 """The store that lives and dies with its process: plain dicts, for tests and for trying things out."""
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -164,6 +165,15 @@ class MemoryStore:
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> int:
         decide.require_open_ended(events)
         return self._extend(self._fenced(lease), events)
+
+    def submit(self, lease: Lease, events: Sequence[NewEvent]) -> asyncio.Future[int]:
+        decide.require_open_ended(events)
+        appended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        try:
+            appended.set_result(self._extend(self._fenced(lease), events))
+        except LeaseLost as error:
+            appended.set_exception(error)
+        return appended
 
     async def finish(self, lease: Lease, events: Sequence[NewEvent], ending: Ending) -> int:
         decide.require_ending(events)

@@ -1,5 +1,6 @@
 """The store of the embedded default: one SQLite file in a data directory that belongs to one process."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -121,8 +122,11 @@ class SqliteStore:
         await self._writer.run(lambda connection: self._runs.abandon(connection, lease))
 
     async def append(self, lease: Lease, events: Sequence[NewEvent]) -> int:
+        return await self.submit(lease, events)
+
+    def submit(self, lease: Lease, events: Sequence[NewEvent]) -> asyncio.Future[int]:
         decide.require_open_ended(events)
-        return await self._log_writer.write(Write(lease=lease, events=tuple(events)))
+        return self._log_writer.write(Write(lease=lease, events=tuple(events)))
 
     async def finish(self, lease: Lease, events: Sequence[NewEvent], ending: Ending) -> int:
         decide.require_ending(events)

@@ -55,7 +55,7 @@ class LogWriter:
         self._lock = threading.Lock()  # between the event loop, which adds, and the thread, which takes
         self._gathering: _Group | None = None
 
-    async def write(self, write: Write) -> int:
+    def write(self, write: Write) -> asyncio.Future[int]:
         """The last seq of the log, once the write is committed. Raises LeaseLost and StoreUnavailable."""
         caller: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         with self._lock:
@@ -63,7 +63,7 @@ class LogWriter:
             group.writes.append(write)
             group.callers.append(caller)
             self._gathering = group
-        return await caller
+        return caller
 
     def _submit(self) -> _Group:
         group = _Group()

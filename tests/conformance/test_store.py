@@ -498,6 +498,20 @@ class TestAppend:
 
         play(backend, scenario)
 
+    def test_what_is_submitted_is_written_in_the_order_of_the_calls_and_refused_without_the_lease(
+        self, backend: Backend
+    ) -> None:
+        async def scenario(store: Store) -> None:
+            lease = await started(store)
+            submitted = [store.submit(lease, tokens(2, f"{n}-")) for n in range(3)]
+            refused = store.submit(replace(lease, epoch=lease.epoch + 1), tokens(1))
+            assert [await each for each in submitted] == [3, 5, 7]
+            with pytest.raises(LeaseLost):
+                await refused
+            assert [event.seq for event in await log_of(store, key_of())] == list(range(1, 8))
+
+        play(backend, scenario)
+
     def test_a_cancelled_caller_disturbs_nobody_and_its_events_are_whole_or_absent(self, backend: Backend) -> None:
         async def scenario(store: Store) -> None:
             lease = await started(store)

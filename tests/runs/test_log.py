@@ -2,25 +2,36 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, cast
 
+import pytest
+
+from app.errors import LeaseLost
 from app.runs.event import EventKind, NewEvent
 from app.runs.log import MAX_BATCH, LogLimits, LogWriter
 from app.runs.model import Lease
 from app.runs.store import Store
+from tests.conformance.harness import turns
 
 LEASE = Lease(run_key="/r", thread_key="/t", worker="w", epoch=1, attempt=1, version=1)
 
 
 class Disk:
-    """The one method of a store that a log needs; it writes when it is let."""
+    """The one method of a store that a log needs; it writes when it is let, or fails as it is told."""
 
     def __init__(self) -> None:
         self.batches: list[Sequence[NewEvent]] = []
         self.free = asyncio.Event()
+        self.error: Exception | None = None
 
-    async def append(self, lease: Lease, events: Sequence[NewEvent]) -> int:
+    def submit(self, lease: Lease, events: Sequence[NewEvent]) -> asyncio.Future[int]:
+        return asyncio.ensure_future(self.write(events))  # noqa: TID251 as storage does
+
+    async def write(self, events: Sequence[NewEvent]) -> int:
         await self.free.wait()
+        if self.error is not None:
+            raise self.error
         self.batches.append(events)
         return sum(map(len, self.batches))
 
@@ -140,3 +151,104 @@ def test_what_comes_a_few_turns_apart_is_written_together_in_a_burst_and_each_at
 
     assert asyncio.run(sizes(first=2)) == [2, 10]
     assert asyncio.run(sizes(first=1)) == [1] * 11
+
+
+def test_a_pump_that_is_drained_ends_behind_the_append_under_way_and_leaves_the_rest() -> None:
+    async def scene() -> None:
+        disk = Disk()
+        writer = log(disk, [])
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        first, rest = said(size=1), said(size=2)
+        writer.put(first)
+        await turns(5)
+        writer.put(rest)
+        writer.drain()
+        await turns(5)
+        assert not pump.done()
+        disk.free.set()
+        await pump
+        assert (disk.batches, writer.remainder()) == ([[first]], [rest])
+        writer.put(said(size=3))
+        await turns(5)
+        assert len(disk.batches) == 1
+
+    asyncio.run(scene())
+
+
+def test_a_pump_that_has_nothing_to_do_ends_when_it_is_drained_even_if_it_has_not_begun() -> None:
+    async def scene(turns_before: int) -> None:
+        writer = log(Disk(), [])
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        await turns(turns_before)
+        writer.drain()
+        await pump
+
+    asyncio.run(scene(turns_before=0))
+    asyncio.run(scene(turns_before=5))
+
+
+def test_an_append_that_fails_ends_the_pump_and_who_waits_for_it_is_told() -> None:
+    async def scene() -> None:
+        disk = Disk()
+        disk.error = LeaseLost()
+        writer = log(disk, [])
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        writer.put(said())
+        flush: asyncio.Task[None] = asyncio.create_task(writer.flush())  # noqa: TID251 as above
+        await turns(5)
+        disk.free.set()
+        for waiting in (pump, flush):
+            with pytest.raises(LeaseLost):
+                await waiting
+        writer.put(said())
+        await turns(5)
+        assert disk.batches == []
+
+    asyncio.run(scene())
+
+
+def test_a_pump_that_is_cancelled_appends_no_more() -> None:
+    async def scene() -> None:
+        disk = Disk()
+        writer = log(disk, [])
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        writer.put(said())
+        await turns(5)
+        writer.put(said())
+        pump.cancel()
+        disk.free.set()
+        with pytest.raises(asyncio.CancelledError):
+            await pump
+        writer.put(said())
+        await turns(5)
+        assert len(disk.batches) == 1
+
+    asyncio.run(scene())
+
+
+def test_what_is_appended_is_appended_in_the_context_of_the_pump_and_not_in_that_of_who_said_it() -> None:
+    speaker: ContextVar[str] = ContextVar("speaker")
+    heard: list[str] = []
+
+    async def scene() -> None:
+        disk = Disk()
+        disk.free.set()
+        speaker.set("the executor")
+        writer = LogWriter(
+            cast(Store, disk),
+            LEASE,
+            limits=LogLimits(),
+            on_append=lambda batch, seconds: heard.append(speaker.get()),
+        )
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        await turns(5)
+        speaker.set("a node")
+        for _ in range(2):
+            writer.put(said())
+            writer.put(said())
+            await writer.flush()
+        writer.drain()
+        await pump
+
+    asyncio.run(scene())
+    assert heard == ["the executor"] * 2
