@@ -52,12 +52,13 @@ class LogWriter:
         self._log = log
         self._clock = clock
         self._publish = publish
+        self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()  # between the event loop, which adds, and the thread, which takes
         self._gathering: _Group | None = None
 
     def write(self, write: Write) -> asyncio.Future[int]:
         """The last seq of the log, once the write is committed. Raises LeaseLost and StoreUnavailable."""
-        caller: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        caller: asyncio.Future[int] = self._loop.create_future()
         with self._lock:
             group = self._gathering or self._submit()
             group.writes.append(write)

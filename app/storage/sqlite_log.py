@@ -1,9 +1,9 @@
 """The logs in SQLite: many appends in a handful of statements, and a page in one."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -24,8 +24,8 @@ MAX_TAILS: Final = 10_000
 Segment = tuple[int, int, bytes]  # first seq, last seq, body
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Write:
+# tuples, as one of each is made for every token
+class Write(NamedTuple):
     """Events for the end of a run's log, and how the run ends if they end it."""
 
     lease: Lease
@@ -33,8 +33,7 @@ class Write:
     ending: Ending | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Written:
+class Written(NamedTuple):
     run_key: str
     events: Sequence[Event]
     last_seq: int
@@ -63,6 +62,9 @@ class LogTable:
 
     def __init__(self, sql: Sql) -> None:
         self._sql = sql
+        row = f"({', '.join('?' * COLUMNS_OF_APPENDS)})"
+        # the statement for so many segments
+        self._appends = [f"{sql['append']} {', '.join([row] * rows)}" for rows in range(SEGMENTS_A_STATEMENT + 1)]
         self._tails: dict[str, Tail] = {}  # of logs that are being written; for the writer's thread alone
 
     def write(self, connection: sqlite3.Connection, writes: Sequence[Write], now: str) -> Sequence[Written | LeaseLost]:
@@ -87,33 +89,35 @@ class LogTable:
         Raises NotAtOnce, with nothing written, when it takes more than one: an end, no event, a log that is not known
         or not as it was, a lease that is lost.
         """
-        if any(write.ending is not None for write in writes):
-            raise NotAtOnce
+        for write in writes:
+            if write.ending is not None:
+                raise NotAtOnce
         return self._write_known(connection, writes)
 
     def _write_known(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> Sequence[Written]:
-        tails = [tail for write in writes if (tail := self._tails.get(write.lease.run_key)) is not None]
-        is_known = len(tails) == len(writes) == len({tail.number for tail in tails})
-        if not is_known or not all(write.events for write in writes):  # without a row nothing would look at the lease
+        written: dict[str, Written] = {}
+        values: list[Any] = []
+        for write in writes:
+            lease = write.lease
+            tail = self._tails.get(lease.run_key)
+            # without a row nothing would look at the lease
+            if tail is None or not write.events or lease.run_key in written:
+                raise NotAtOnce
+            outcome = written[lease.run_key] = _written(write, after=tail.last_seq)
+            for segment in segments_of(outcome.events):
+                values += (tail.number, lease.run_key, *segment, lease.epoch, lease.worker)
+        rows = len(values) // COLUMNS_OF_APPENDS
+        if rows > SEGMENTS_A_STATEMENT:
             raise NotAtOnce
-        written: list[Written] = []
-        rows: list[Any] = []
-        for write, tail in zip(writes, tails, strict=True):
-            written.append(_written(write, after=tail.last_seq))
-            for segment in segments_of(written[-1].events):
-                rows.extend((tail.number, write.lease.run_key, *segment, write.lease.epoch, write.lease.worker))
-        if len(rows) > SEGMENTS_A_STATEMENT * COLUMNS_OF_APPENDS:
-            raise NotAtOnce
-        places = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * (len(rows) // COLUMNS_OF_APPENDS))
         try:
-            connection.execute(f"{self._sql['append']} {places}", rows)
+            connection.execute(self._appends[rows], values)
         except sqlite3.IntegrityError:
-            for write in writes:
-                del self._tails[write.lease.run_key]
+            for run_key in written:
+                del self._tails[run_key]
             raise NotAtOnce from None
-        for outcome, tail in zip(written, tails, strict=True):
-            tail.last_seq = outcome.last_seq
-        return written
+        for run_key, outcome in written.items():
+            self._tails[run_key].last_seq = outcome.last_seq
+        return list(written.values())
 
     def _write_found(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> list[Written | LeaseLost]:
         logs = self._logs(connection, {write.lease.run_key for write in writes})
@@ -212,16 +216,20 @@ class LogTable:
         connection.execute(self._sql["finish_thread"], values)
 
 
-def segments_of(events: Sequence[Event]) -> Iterator[Segment]:
+def segments_of(events: Sequence[Event]) -> Sequence[Segment]:
     """The events as bodies of at most SEGMENT_BYTES; one that is larger has a segment of its own."""
+    if len(events) == 1:
+        return [_segment(events)]
+    segments: list[Segment] = []
     start, size = 0, 0
     for index, event in enumerate(events):
         if size and size + len(event.text) > SEGMENT_BYTES:
-            yield _segment(events[start:index])
+            segments.append(_segment(events[start:index]))
             start, size = index, 0
         size += len(event.text) + 1
     if events:
-        yield _segment(events[start:])
+        segments.append(_segment(events[start:]))
+    return segments
 
 
 def _segment(events: Sequence[Event]) -> Segment:

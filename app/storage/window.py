@@ -30,7 +30,7 @@ class Window:
         if not events:
             return
         self.events.extend(events)
-        self.size_bytes += sum(len(event.text) for event in events)
+        self.size_bytes += sum([len(event.text) for event in events])
         self.last_seq = events[-1].seq
         self._trim(max_bytes)
 
@@ -80,8 +80,11 @@ class Windows:
 
     def extend(self, run_key: str, events: Sequence[Event], *, is_ended: bool) -> None:
         """Take in what was committed; a run that is not known yet gets a window that begins with these events."""
-        window = self._active.setdefault(run_key, Window())
-        self._active.move_to_end(run_key)
+        window = self._active.get(run_key)
+        if window is None:
+            window = self._active[run_key] = Window()
+        else:
+            self._active.move_to_end(run_key)
         before = window.size_bytes
         window.extend(events, max_bytes=self._run_bytes)
         self.size_bytes += window.size_bytes - before

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Final, Literal, Self, TypeVar
 
 from app.errors import ConfigInvalid, StoreUnavailable
@@ -275,12 +275,9 @@ class SqliteWriter:
                 self._left = job
                 return batch
             batch.append(job)
-            if job.is_alone:
+            if job.is_alone or self._queue.empty():
                 return batch
-            try:
-                job = self._queue.get_nowait()
-            except Empty:
-                return batch
+            job = self._queue.get()
         if batch:
             self._queue.put(None)  # for the next time: nothing comes after it
         return batch
