@@ -68,7 +68,7 @@ class RunMeter:
 
     def appended(self, batch: Sequence[NewEvent], seconds: float) -> None:
         self._observer.appended(events=len(batch), seconds=seconds)
-        if any(event.kind == "token" for event in batch):
+        if "token" in [event.kind for event in batch]:
             now = time.monotonic()
             if self._token_at is not None:
                 self._observer.token_gap(self._run.graph, now - self._token_at)

@@ -437,7 +437,7 @@ def is_full(page: Page) -> bool:
     """Whether a page ends because of its size, so that more is there."""
     if len(page.events) >= MAX_PAGE_EVENTS:
         return True
-    return sum(len(event.text) for event in page.events) > MAX_PAGE_BYTES - LARGE_EVENT_BYTES
+    return sum([len(event.text) for event in page.events]) > MAX_PAGE_BYTES - LARGE_EVENT_BYTES
 
 
 def restart_reason(before: Run, claimed: Run) -> RestartReason | None:

@@ -150,7 +150,14 @@ class SqliteStore:
     async def wait(self, run_key: str, *, after: int, seconds: float | None = None) -> bool:
         self._require_open()
         with self._bells.listen(run_key) as bell:  # before the look: what is committed after it rings
-            return await self._has_news(run_key, after) or await bell.wait(seconds)
+            window = self._windows.get(run_key)
+            if window is None:
+                has_news = await self._readers.run(
+                    lambda connection: self._log.has_news(connection, run_key, after=after)
+                )
+            else:
+                has_news = window.has_news(after=after)
+            return has_news or await bell.wait(seconds)
 
     async def request_cancel(self, run_key: str, reason: CancelReason) -> Run | None:
         return await self._writer.run(lambda connection: self._runs.request_cancel(connection, run_key, reason))
@@ -253,12 +260,6 @@ class SqliteStore:
         finally:
             self._bells.ring_all()
             self._lock.release()
-
-    async def _has_news(self, run_key: str, after: int) -> bool:
-        window = self._windows.get(run_key)
-        if window is not None:
-            return window.has_news(after=after)
-        return await self._readers.run(lambda connection: self._log.has_news(connection, run_key, after=after))
 
     def _admitted(self, thread_key: str, written: Written | None) -> None:
         self._publish(written)
