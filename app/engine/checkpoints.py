@@ -30,7 +30,7 @@ from app.engine.backend import Backend, FileBackend, MemoryBackend, Writer, set_
 from app.engine.fence import move_fence, pass_fence
 from app.engine.plain_saver import PlainSaver, PlainSavers, has_ended, put_writes
 from app.engine.prune import Keep, SavedAt, delete_places, read_below, read_places, surplus_below
-from app.engine.saved import SavedCheckpoints, Saves
+from app.engine.saved import Follower, SavedCheckpoints, Saves
 from app.engine.state import thread_config
 from app.engine.undo import keep_writes, undo_checkpoints
 from app.runs.model import Lease, scoped
@@ -268,12 +268,16 @@ class RunSaver(BaseCheckpointSaver[str]):
         def save(saver: SqliteSaver) -> RunnableConfig:
             return saver.put(inner, checkpoint, metadata, new_versions)
 
+        follower = Follower(self._bound(save))
         with self._kept.putting():
-            await self._kept.wait_for_writes(config)
-            if self._defers(place) and is_input(checkpoint, metadata):
-                self._saves.defer(self._bound(save), checkpoint["id"])
+            with self._kept.following(config, follower):
+                await self._kept.wait_for_writes(config)
+            if follower.begun is not None:
+                await self._saves.finished(follower.begun)
+            elif self._defers(place) and is_input(checkpoint, metadata):
+                self._saves.defer(follower.save, checkpoint["id"])
             else:
-                await self._write(save)
+                await self._saves.run(follower.save)
         put = thread_config(place["thread_id"], checkpoint["id"], place.get("checkpoint_ns", ""))
         if not place.get("checkpoint_ns"):
             self._pinned_id = None
@@ -300,6 +304,8 @@ class RunSaver(BaseCheckpointSaver[str]):
             await self._kept.wait(inner)
             if self._flush is not None:
                 await self._flush()
+            await asyncio.sleep(0)  # LangGraph begins to save the checkpoint that follows in the same turn of the loop
+            follower = self._kept.follower(config)
         rows = [(lease.thread_key, lease.run_key, task_id, text) for text in journal.saving(task_id)]
 
         def save(saver: SqliteSaver) -> None:
@@ -310,6 +316,9 @@ class RunSaver(BaseCheckpointSaver[str]):
         checkpoint_id = inner["configurable"]["checkpoint_id"]
         if not rows and self._saves.defers(checkpoint_id):
             self._saves.defer(self._bound(save), checkpoint_id)
+        elif follower is not None:
+            follower.begun = self._saves.begin(self._bound(save), follower.save)
+            await self._saves.finished(follower.begun)
         else:
             await self._write(save)
         journal.saved(task_id)

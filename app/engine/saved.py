@@ -9,6 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -34,6 +35,7 @@ class SavedCheckpoints:
         self._is_broken = False
         self._to_submit: Counter[Any] = Counter()  # writes that wait for their turn, by the checkpoint they belong to
         self._unwritten: set[Any] = set()  # the checkpoints whose writes never had theirs
+        self._followers: dict[Any, Follower] = {}  # by the checkpoints whose writes they have taken up
         self._saving: dict[str, Any] = {}  # of graphs in other threads: the checkpoints that tasks' writes belong to
         self._tasks: set[str] = set()  # those whose writes are saved
         self._is_task_lost = False
@@ -86,6 +88,23 @@ class SavedCheckpoints:
             self._to_submit[checkpoint_id] -= 1
             self._wake()
 
+    @contextmanager
+    def following(self, config: RunnableConfig, follower: "Follower") -> Iterator[None]:
+        """While a checkpoint waits for the writes that it has taken up."""
+        checkpoint_id = config["configurable"].get("checkpoint_id")
+        self._followers[checkpoint_id] = follower
+        try:
+            yield
+        finally:
+            del self._followers[checkpoint_id]
+
+    def follower(self, config: RunnableConfig) -> "Follower | None":
+        """The checkpoint that waits for nothing but these writes, if one does; for who is `writing` them."""
+        checkpoint_id = config["configurable"].get("checkpoint_id")
+        if self._to_submit[checkpoint_id] > 1 or checkpoint_id in self._unwritten:
+            return None
+        return self._followers.get(checkpoint_id)
+
     async def wait_for_writes(self, config: RunnableConfig) -> None:
         """Return when all writes that belong to this checkpoint, and were begun, are handed over.
 
@@ -126,6 +145,17 @@ class SavedCheckpoints:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+@dataclass(slots=True, eq=False)
+class Follower:
+    """A checkpoint that waits for writes. The last of them take it along: both are one transaction then.
+
+    So it is after each step of one task. After one of several LangGraph begins to save it some turns of the loop later.
+    """
+
+    save: Save
+    begun: asyncio.Future[None] | None = None  # there when it was taken along
 
 
 class Saves:
@@ -169,9 +199,17 @@ class Saves:
 
         Raises LeaseLost when the attempt is over.
         """
+        await self.finished(self.begin(*saves))
+
+    def begin(self, *saves: Save) -> asyncio.Future[None]:
+        """The same, for who waits with `finished`."""
         self._require_open()
+        return self._begin(saves)
+
+    async def finished(self, begun: asyncio.Future[None]) -> None:
+        """Return when what was begun is saved."""
         # cancelled between its start and its commit, a save would leave a step without its checkpoint (fact 26)
-        await asyncio.shield(self._begin(saves))
+        await asyncio.shield(begun)
 
     async def close(self) -> None:
         """Let nothing more begin, and return when all that was begun is saved or has failed.

@@ -16,6 +16,7 @@ from app.errors import LeaseLost
 from app.runs.model import Lease
 from app.runs.request import Continue
 from tests.engine.attempt import Bench, Result, asked, bench, play
+from tests.engine.test_execution import Ran, in_a_row
 from tests.project.graphs import Steps
 
 T = TypeVar("T")
@@ -50,10 +51,12 @@ class Held:
     def __init__(self, writer: Writer, commits: int) -> None:
         self._writer = writer
         self._left = commits
+        self.count = 0
         self.reached = asyncio.Event()
         self.let = asyncio.Event()
 
     async def submit(self, operation: Callable[[Any], T]) -> T:
+        self.count += 1
         self._left -= 1
         if self._left < 0:
             self.reached.set()
@@ -149,6 +152,21 @@ def test_a_run_that_is_stopped_in_its_entry_leaves_its_input(tmp_path: Path) -> 
             assert (await one.state()).values["log"] == ["in", "first"]
 
     play(scenario)
+
+
+def test_a_checkpoint_is_saved_with_the_writes_that_it_takes_up(tmp_path: Path) -> None:
+    async def scenario() -> int:
+        writers = list[Held]()
+
+        def counting(writer: Writer) -> Writer:
+            writers.append(Held(writer, 99))
+            return writers[0]
+
+        async with bench(in_a_row(Ran()), path=tmp_path / "c.sqlite", wrap=counting) as one:
+            assert (await one.run({"log": []})).last["event"] == "complete"
+        return writers[0].count
+
+    assert play(scenario) == 1 + 3  # the input, and each node
 
 
 def writing(rows: list[str], row: str) -> Save:
