@@ -29,6 +29,7 @@ MIN_SECONDS: Final = 0.05
 FIRST_SECONDS: Final = 0.02
 MAX_SECONDS: Final = 0.25
 MAX_QUIET_TURNS: Final = 3
+LINGER_TURNS: Final = 12  # for an event that is saved elsewhere
 MANY_WAITING: Final = 1_000
 
 
@@ -165,8 +166,20 @@ class LogWriter:
             self._is_idle = True
         elif self._is_burst:
             self._call_soon(self._gather, time.monotonic(), 1, 0, self.count)
+        elif self._to_flush <= self._written:
+            self._call_soon(self._linger, 1, self.count)
         else:
             self._append()
+
+    def _linger(self, turns: int, count: int) -> None:
+        """Let something join the event of a node, which is saved already: the next node's words, or the run's end.
+
+        Most often that is there in a few turns of the loop, and an append less.
+        """
+        if turns >= LINGER_TURNS or self.count > count or self._draining:
+            self._append()
+        else:
+            self._call_soon(self._linger, turns + 1, count)
 
     def _gather(self, begun_at: float, turns: int, quiet: int, count: int) -> None:
         """In a burst, let more come as long as turns of the loop bring more: an append costs as much as fifty tokens.

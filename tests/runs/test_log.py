@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import LeaseLost
 from app.runs.event import EventKind, NewEvent
-from app.runs.log import MAX_BATCH, LogLimits, LogWriter
+from app.runs.log import LINGER_TURNS, MAX_BATCH, LogLimits, LogWriter
 from app.runs.model import Lease
 from app.runs.store import Store
 from tests.conformance.harness import turns
@@ -252,3 +252,41 @@ def test_what_is_appended_is_appended_in_the_context_of_the_pump_and_not_in_that
 
     asyncio.run(scene())
     assert heard == ["the executor"] * 2
+
+
+@pytest.mark.parametrize(("between", "sizes"), [(LINGER_TURNS // 2, [2]), (2 * LINGER_TURNS, [1, 1])])
+def test_the_event_of_a_node_takes_along_what_follows_at_once_and_waits_for_nothing_else(
+    between: int, sizes: list[int]
+) -> None:
+    async def scene() -> list[int]:
+        disk = Disk()
+        disk.free.set()
+        writer = log(disk, [])
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        await turns(5)
+        writer.put(said("node"))
+        await turns(between)
+        writer.put(said("token"))
+        await writer.flush()
+        writer.drain()
+        await pump
+        return list(map(len, disk.batches))
+
+    assert asyncio.run(scene()) == sizes
+
+
+def test_the_event_of_a_node_goes_into_the_end_that_follows_at_once() -> None:
+    async def scene() -> None:
+        disk = Disk()
+        disk.free.set()
+        writer = log(disk, [])
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        await turns(5)
+        writer.put(said("node"))
+        await turns(LINGER_TURNS // 2)
+        writer.drain()
+        await pump
+        assert [event.kind for event in writer.remainder()] == ["node"]
+        assert disk.batches == []
+
+    asyncio.run(scene())
