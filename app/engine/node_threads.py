@@ -67,8 +67,11 @@ def contain_exits(
     context = options.get("context")
     if context is None:
         context = contextvars.copy_context()
-    calls = context.get(_calls_of_run)
-    return asyncio.Task(coroutine if calls is None else _contained(coroutine, context), loop=loop, **options)
+    if context.get(_calls_of_run) is None:
+        return asyncio.Task(coroutine, loop=loop, **options)
+    contained = asyncio.Task(_contained(coroutine, context), loop=loop, **options)
+    contained.add_done_callback(lambda _: coroutine.close())  # one that was cancelled before its first step never ran
+    return contained
 
 
 async def _contained(coroutine: Coroutine[Any, Any, T], context: contextvars.Context) -> T:

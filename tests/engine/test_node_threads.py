@@ -1,11 +1,12 @@
 """Threads of sync nodes: a run knows which calls are still its own."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from app.engine.node_threads import NodeThreads, note_calls, returned
+from app.engine.node_threads import NodeThreads, contain_exits, note_calls, returned
 from tests.engine.attempt import play
 
 
@@ -101,3 +102,20 @@ def test_calls_outside_of_a_run_are_nobodys() -> None:
 
 def test_there_is_nothing_to_wait_for_when_nothing_was_called() -> None:
     assert play(lambda: returned(set(), 0))
+
+
+def test_what_a_node_began_and_was_stopped_before_its_first_step_is_no_loose_end() -> None:
+    async def never() -> None:
+        raise AssertionError("it never begins")
+
+    async def scene() -> str:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(contain_exits)
+        note_calls()
+        coroutine = never()
+        task = loop.create_task(coroutine)
+        task.cancel()
+        await asyncio.wait({task})
+        return inspect.getcoroutinestate(coroutine)
+
+    assert asyncio.run(scene()) == inspect.CORO_CLOSED
