@@ -30,7 +30,7 @@ from app.engine.backend import Backend, FileBackend, MemoryBackend, Writer, set_
 from app.engine.fence import move_fence, pass_fence
 from app.engine.plain_saver import PlainSaver, PlainSavers, has_ended, put_writes
 from app.engine.prune import Keep, SavedAt, delete_places, read_below, read_places, surplus_below
-from app.engine.saved import Follower, SavedCheckpoints, Saves
+from app.engine.saved import Follower, Save, SavedCheckpoints, Saves
 from app.engine.state import thread_config
 from app.engine.undo import keep_writes, undo_checkpoints
 from app.runs.model import Lease, scoped
@@ -301,27 +301,46 @@ class RunSaver(BaseCheckpointSaver[str]):
             await self._write(lambda saver: self._put_writes(saver, inner, writes, task_id, task_path))
             return
         with self._kept.writing(config):
-            await self._kept.wait(inner)
-            if self._flush is not None:
-                await self._flush()
-            await asyncio.sleep(0)  # LangGraph begins to save the checkpoint that follows in the same turn of the loop
-            follower = self._kept.follower(config)
-        rows = [(lease.thread_key, lease.run_key, task_id, text) for text in journal.saving(task_id)]
+            async with self._kept.order(config):
+                await self._kept.wait(inner)
+                if self._flush is not None:
+                    await self._flush()
+                await asyncio.sleep(0)  # where a checkpoint follows, LangGraph begins to save it in the same turn
+                rows = [(lease.thread_key, lease.run_key, task_id, text) for text in journal.saving(task_id)]
+                save = self._ended(inner, writes, task_id, task_path, rows)
+                begun = self._begin(config, save, may_wait=not rows)
+        if begun is not None:
+            await self._saves.finished(begun)
+        journal.saved(task_id)
+
+    def _ended(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str,
+        rows: Sequence[tuple[str, str, str, bytes]],
+    ) -> Save:
+        """The save of what a task wrote that has come to its end, with rows of the journal."""
 
         def save(saver: SqliteSaver) -> None:
-            self._put_writes(saver, inner, writes, task_id, task_path)
+            self._put_writes(saver, config, writes, task_id, task_path)
             if rows:
                 saver.conn.executemany("INSERT INTO node_events VALUES (?, ?, ?, ?)", rows)
 
-        checkpoint_id = inner["configurable"]["checkpoint_id"]
-        if not rows and self._saves.defers(checkpoint_id):
-            self._saves.defer(self._bound(save), checkpoint_id)
-        elif follower is not None:
-            follower.begun = self._saves.begin(self._bound(save), follower.save)
-            await self._saves.finished(follower.begun)
-        else:
-            await self._write(save)
-        journal.saved(task_id)
+        return self._bound(save)
+
+    def _begin(self, config: RunnableConfig, save: Save, *, may_wait: bool) -> asyncio.Future[None] | None:
+        """Hand the writes of a task over, with the checkpoint that waits for them alone. None: they are deferred."""
+        checkpoint_id = config["configurable"]["checkpoint_id"]
+        if may_wait and self._saves.defers(checkpoint_id):
+            self._saves.defer(save, checkpoint_id)
+            return None
+        follower = self._kept.follower(config)
+        if follower is None:
+            return self._saves.begin(save)
+        follower.begun = self._saves.begin(save, follower.save)
+        return follower.begun
 
     def _put_writes(
         self,

@@ -35,6 +35,7 @@ class SavedCheckpoints:
         self._is_broken = False
         self._to_submit: Counter[Any] = Counter()  # writes that wait for their turn, by the checkpoint they belong to
         self._unwritten: set[Any] = set()  # the checkpoints whose writes never had theirs
+        self._orders: dict[Any, asyncio.Lock] = {}  # of those writes
         self._followers: dict[Any, Follower] = {}  # by the checkpoints whose writes they have taken up
         self._saving: dict[str, Any] = {}  # of graphs in other threads: the checkpoints that tasks' writes belong to
         self._tasks: set[str] = set()  # those whose writes are saved
@@ -86,7 +87,18 @@ class SavedCheckpoints:
             raise
         finally:
             self._to_submit[checkpoint_id] -= 1
+            if not self._to_submit[checkpoint_id]:
+                self._orders.pop(checkpoint_id, None)
             self._wake()
+
+    def order(self, config: RunnableConfig) -> asyncio.Lock:
+        """Writes that belong to one checkpoint are handed over in the order in which they come here, one by one.
+
+        A function that calls tasks is over when its own writes are saved: a crash would lose the events of those that
+        they have overtaken. Only for who is `writing`; those of other checkpoints must not be waited for, since this
+        one's may wait for them.
+        """
+        return self._orders.setdefault(config["configurable"].get("checkpoint_id"), asyncio.Lock())
 
     @contextmanager
     def following(self, config: RunnableConfig, follower: "Follower") -> Iterator[None]:

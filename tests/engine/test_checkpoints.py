@@ -472,3 +472,23 @@ def test_reading_goes_on_while_a_write_is_under_way(tmp_path: Path) -> None:
         await checkpoints.aclose()
 
     play(scenario)
+
+
+def test_writes_of_one_checkpoint_are_handed_over_in_the_order_in_which_they_came() -> None:
+    async def scenario() -> list[str]:
+        saved, handed, place = SavedCheckpoints(), list[str](), config(checkpoint_id="1")
+
+        async def hand_over(name: str) -> None:
+            with saved.writing(place):
+                async with saved.order(place):
+                    await saved.wait(place)
+                    handed.append(name)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hand_over("first"))
+            await asyncio.sleep(0)
+            group.create_task(hand_over("second"))  # it need not wait any more when it begins, and must all the same
+            saved.add(place)
+        return handed
+
+    assert play(scenario) == ["first", "second"]

@@ -149,6 +149,8 @@ class StoppingWriter:
     def __init__(self, writer: Writer, commits: int) -> None:
         self._writer = writer
         self._left = commits
+        self._under_way = 0
+        self._settled = asyncio.Event()
         self.stopped = asyncio.Event()
         self._released = asyncio.Event()
 
@@ -158,7 +160,19 @@ class StoppingWriter:
             self.stopped.set()
             await self._released.wait()
             raise LeaseLost("killed")
-        return await self._writer.submit(operation)
+        self._under_way += 1
+        try:
+            return await self._writer.submit(operation)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._settled.set()
+
+    async def settled(self) -> None:
+        """Return when what may still be committed is."""
+        while self._under_way:
+            self._settled.clear()
+            await self._settled.wait()
 
     def release(self) -> None:
         """Let whoever waits fail, so that the test can end."""
@@ -200,6 +214,7 @@ async def crash(make: Callable[[Ran], Any], path: Path, commits: int, durability
         work = asyncio.create_task(attempt.execution.work())  # noqa: TID251 as the executor does
         stopped = asyncio.create_task(writers[0].stopped.wait())  # noqa: TID251
         await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await writers[0].settled()
         for _ in range(300):  # nothing is saved any more; whatever is told from now on is told too early
             await asyncio.sleep(0)
         frames, texts, names, died = list(seen.frames), list(seen.texts), ran.take(), not work.done()

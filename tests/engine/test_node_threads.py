@@ -110,7 +110,7 @@ def test_what_a_node_began_and_was_stopped_before_its_first_step_is_no_loose_end
 
     async def scene() -> str:
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(contain_exits)
+        loop.set_task_factory(contain_exits)  # type: ignore[arg-type] # as typeshed has it, it takes no options
         note_calls()
         coroutine = never()
         task = loop.create_task(coroutine)
