@@ -107,8 +107,18 @@ class MemoryBackend:
     async def read(self, operation: Callable[[sqlite3.Connection], T]) -> T:
         return operation(self._connection)
 
-    async def write(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        return operation(self._connection)
+    def write(self, operation: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        written: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._connection.execute("BEGIN")
+        try:
+            result = operation(self._connection)
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            self._connection.execute("ROLLBACK")
+            written.set_exception(error)
+        else:
+            written.set_result(result)
+        return written
 
     async def reclaim(self) -> bool:
         return True

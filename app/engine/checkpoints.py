@@ -9,7 +9,7 @@ import asyncio
 import copy
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -33,6 +33,7 @@ from app.engine.prune import Keep, SavedAt, delete_places, read_below, read_plac
 from app.engine.saved import Follower, Save, SavedCheckpoints, Saves
 from app.engine.state import thread_config
 from app.engine.undo import keep_writes, undo_checkpoints
+from app.runs.engine import Log
 from app.runs.model import Lease, scoped
 
 __all__ = [
@@ -92,14 +93,18 @@ class Checkpoints:
         *,
         lease: Lease | None = None,
         journal: Journal | None = None,
-        flush: Callable[[], Awaitable[None]] | None = None,
+        log: Log | None = None,
+        defers_input: bool = False,
     ) -> "RunSaver":
         """A saver for the graphs of one owner. With a lease its writes are fenced, inside their transaction.
 
-        `flush` is awaited before the writes of a task that ended are saved: what it told before must not be lost when
-        it never runs again.
+        `log` is flushed before the writes of a task that ended are saved: what it told before must not be lost when it
+        never runs again. With `defers_input` a graph's input is saved with the state that its first node begins from:
+        for who has the input elsewhere until then, and closes the saver.
         """
-        return RunSaver(self._backend, owner, lease, journal, flush, self._serdes, self._savers)
+        saver = RunSaver(self._backend, owner, lease, journal, log, self._serdes, self._savers)
+        saver.defers_input = defers_input
+        return saver
 
     async def take_over(self, lease: Lease) -> None:
         """Keep earlier claims of the thread out from now on: what is read afterwards stays as it is."""
@@ -181,7 +186,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         owner: str,
         lease: Lease | None,
         journal: Journal | None,
-        flush: Callable[[], Awaitable[None]] | None = None,
+        log: Log | None = None,
         serdes: Serdes | None = None,
         savers: PlainSavers | None = None,
     ) -> None:
@@ -192,7 +197,8 @@ class RunSaver(BaseCheckpointSaver[str]):
         self._owner = owner
         self._lease = lease
         self._journal = journal
-        self._flush = flush
+        self._log = log
+        self.defers_input = False
         self._pinned_id: str | None = None
         self._kept = SavedCheckpoints()
         self._own: set[str] = set()  # the checkpoints that this attempt has saved
@@ -229,13 +235,19 @@ class RunSaver(BaseCheckpointSaver[str]):
         self._pinned_id = checkpoint_id
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        if self._lease is not None and self._lease.is_new_thread and not self._own:
+        if not self._own and self._is_on_new_thread(config):
             return None  # nobody has saved anything on it
         place = config.get("configurable", {})
         if self._pinned_id and not place.get("checkpoint_ns") and not place.get("checkpoint_id"):
             config = {**config, "configurable": {**place, "checkpoint_id": self._pinned_id}}
         found = await self._read(lambda saver: saver.get_tuple(self._inner(config)))
         return None if found is None else self._read_tuple(found)
+
+    def _is_on_new_thread(self, config: RunnableConfig) -> bool:
+        lease = self._lease
+        if lease is None or not lease.is_new_thread:
+            return False
+        return bool(self._inner(config)["configurable"]["thread_id"] == lease.thread_key)
 
     async def alist(
         self,
@@ -287,7 +299,7 @@ class RunSaver(BaseCheckpointSaver[str]):
         return put
 
     def _defers(self, place: Mapping[str, Any]) -> bool:
-        return self._lease is not None and self.begins_apart and not place.get("checkpoint_ns")
+        return self.defers_input and self.begins_apart and not place.get("checkpoint_ns")
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
@@ -300,11 +312,12 @@ class RunSaver(BaseCheckpointSaver[str]):
         if task_id == NULL_TASK_ID or lease is None or journal is None or not has_ended(writes):
             await self._write(lambda saver: self._put_writes(saver, inner, writes, task_id, task_path))
             return
+        mark = 0 if self._log is None else self._log.mark  # those behind it must not wait for what is said meanwhile
         with self._kept.writing(config):
             async with self._kept.order(config):
                 await self._kept.wait(inner)
-                if self._flush is not None:
-                    await self._flush()
+                if self._log is not None:
+                    await self._log.flush(mark)
                 await asyncio.sleep(0)  # where a checkpoint follows, LangGraph begins to save it in the same turn
                 rows = [(lease.thread_key, lease.run_key, task_id, text) for text in journal.saving(task_id)]
                 save = self._ended(inner, writes, task_id, task_path, rows)

@@ -100,7 +100,9 @@ class GraphExecution:
         journal = None
         if plan["durability"] != "exit":  # that one saves nothing before the end, so no event waits for it
             journal = RunJournal(self._translator, self._tap.watch, attempt=lease.attempt)
-        self._saver = checkpoints.saver(run.owner, lease=lease, journal=journal, flush=log.flush)
+        # who is shown the input's checkpoint may ask for it at once
+        defers_input = {"checkpoints", "debug"}.isdisjoint(modes)
+        self._saver = checkpoints.saver(run.owner, lease=lease, journal=journal, log=log, defers_input=defers_input)
         self._control = RunControl()
         self._calls: set[Future[Any]] = set()
         self._graph: Graph | None = None

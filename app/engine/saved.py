@@ -108,7 +108,8 @@ class SavedCheckpoints:
         try:
             yield
         finally:
-            del self._followers[checkpoint_id]
+            if self._followers.get(checkpoint_id) is follower:  # children that share their state may save at one place
+                del self._followers[checkpoint_id]
 
     def follower(self, config: RunnableConfig) -> "Follower | None":
         """The checkpoint that waits for nothing but these writes, if one does; for who is `writing` them."""
@@ -164,6 +165,7 @@ class Follower:
     """A checkpoint that waits for writes. The last of them take it along: both are one transaction then.
 
     So it is after each step of one task. After one of several LangGraph begins to save it some turns of the loop later.
+    Where the checkpoint can't be saved, the writes are not either: the task is not done, and nobody was told it is.
     """
 
     save: Save

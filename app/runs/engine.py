@@ -93,8 +93,13 @@ class Log(Protocol):
         """Take an event, in the loop's own thread. A log that is full drops what is only a preview."""
         ...
 
-    async def flush(self) -> None:
-        """Return when what was put before is in the log; the events of nodes, saved elsewhere, may come later."""
+    @property
+    def mark(self) -> int:
+        """The place of what was put until now, for `flush`."""
+        ...
+
+    async def flush(self, mark: int) -> None:
+        """Return when what was put until then is in the log; the events of nodes, saved elsewhere, may come later."""
         ...
 
     @property

@@ -129,12 +129,17 @@ class LogWriter:
         self._written_bytes = total
         self._stop_bytes = min(self._limits.max_bytes, total + self._limits.max_waiting_bytes)
 
-    async def flush(self) -> None:
-        """Return when what was put until now, and is nowhere else, is in the log.
+    @property
+    def mark(self) -> int:
+        """The place of what was put until now and is nowhere else, for a `flush` that comes later."""
+        return self._to_flush
+
+    async def flush(self, mark: int | None = None) -> None:
+        """Return when what was put until a mark (until now without one), and is nowhere else, is in the log.
 
         Raises what an append raised, or LogClosed.
         """
-        count = self._to_flush
+        count = self._to_flush if mark is None else mark
         while self._written < count:
             if self._is_over:
                 raise self._error
@@ -184,9 +189,10 @@ class LogWriter:
     def _gather(self, begun_at: float, turns: int, quiet: int, count: int) -> None:
         """In a burst, let more come as long as turns of the loop bring more: an append costs as much as fifty tokens.
 
-        It is a burst when several events came with the last append; a lone one goes at once, and nothing waits for a
-        clock. A few turns may pass without an event, since a model that is read from a socket takes some for each
-        token, and there may be more of them (docs/performance.md). `count` is that of the turn before.
+        It is a burst when several events came with the last append; a lone one goes at once, unless it is a node's
+        (`_linger`), and nothing waits for a clock. A few turns may pass without an event, since a model that is read
+        from a socket takes some for each token, and there may be more of them (docs/performance.md). `count` is that of
+        the turn before.
         """
         seconds = time.monotonic() - begun_at
         quiet = quiet + 1 if self.count == count else 0

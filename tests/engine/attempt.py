@@ -73,11 +73,12 @@ class Told:
 
     is_behind = False
     is_full = False
+    mark = 0
 
     def __init__(self, put: Callable[[NewEvent], None]) -> None:
         self.put = put
 
-    async def flush(self) -> None:
+    async def flush(self, mark: int) -> None:
         pass
 
 

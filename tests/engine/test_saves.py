@@ -1,17 +1,20 @@
 """What a run saves when: its input with the state that its first node begins from, and nothing after its end."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pytest
 from langgraph.graph import START, StateGraph
+from typing_extensions import TypedDict
 
 from app.engine.backend import MemoryBackend
 from app.engine.checkpoints import Writer
-from app.engine.saved import Save, Saves
+from app.engine.saved import Follower, Save, SavedCheckpoints, Saves
+from app.engine.state import thread_config
 from app.errors import LeaseLost
 from app.runs.model import Lease
 from app.runs.request import Continue
@@ -167,6 +170,65 @@ def test_a_checkpoint_is_saved_with_the_writes_that_it_takes_up(tmp_path: Path) 
         return writers[0].count
 
     assert play(scenario) == 1 + 3  # the input, and each node
+
+
+@pytest.mark.parametrize("mode", ["checkpoints", "debug"])
+def test_an_input_whose_checkpoint_is_shown_is_saved_at_once(mode: str, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        entry, result = Entry(), Result()
+        async with bench(entry.compile(), path=tmp_path / "c.sqlite") as one:
+            attempt = await one.begin(asked({"log": ["in"]}, modes=[mode]), result.put)
+            work = asyncio.create_task(attempt.execution.work())  # noqa: TID251 as the executor does
+            await entry.entered.wait()
+            entry.let.set()
+            await work
+            async with one.engine.graph_of("o", "graph-0") as graph:
+                shown = next(text for text in result.texts if b"checkpoint_id" in text)
+                history = graph.aget_state_history(thread_config("t"))
+                ids = [item.config["configurable"]["checkpoint_id"] async for item in history]
+            assert ids[-1].encode() in shown
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("is_in_memory", [True, False])
+def test_a_node_whose_checkpoint_cant_be_saved_is_not_done_and_nobody_is_told(
+    is_in_memory: bool, tmp_path: Path
+) -> None:
+    class Unsaved(TypedDict, total=False):
+        value: Annotated[Any, lambda left, right: threading.Lock() if right == "lock" else right]
+
+    async def lock(state: Unsaved) -> Unsaved:
+        return {"value": "lock"}
+
+    builder: StateGraph[Any] = StateGraph(Unsaved)
+    graph = builder.add_node("lock", lock).add_edge(START, "lock").compile()
+
+    async def scenario() -> None:
+        async with bench(graph, path=None if is_in_memory else tmp_path / "c.sqlite") as one:
+            result = await one.run({"value": "key"})
+            assert (result.last["event"], result.nodes) == ("error", [])
+            state = await one.state()
+            assert (state.values, state.next) == ({"value": "key"}, ("lock",))
+            saved = await one.checkpoints.saver("o").aget_tuple(thread_config("t"))
+            assert saved is not None
+            assert not [write for write in saved.pending_writes or () if write[1] != "__error__"]
+
+    play(scenario)
+
+
+def test_a_checkpoint_goes_with_the_last_of_the_writes_that_it_waits_for_and_with_none_when_one_is_lost() -> None:
+    kept, place = SavedCheckpoints(), thread_config("t", "1")
+    follower = Follower(writing([], "checkpoint"))
+    with kept.writing(place):
+        assert kept.follower(place) is None
+        with kept.following(place, follower):
+            assert kept.follower(place) is follower
+            with kept.writing(place):
+                assert kept.follower(place) is None
+            with pytest.raises(LeaseLost), kept.writing(place):
+                raise LeaseLost("lost")
+            assert kept.follower(place) is None
 
 
 def writing(rows: list[str], row: str) -> Save:

@@ -290,3 +290,27 @@ def test_the_event_of_a_node_goes_into_the_end_that_follows_at_once() -> None:
         assert disk.batches == []
 
     asyncio.run(scene())
+
+
+def test_who_waits_for_a_mark_does_not_wait_for_what_is_said_after_it() -> None:
+    async def scene() -> None:
+        disk = Disk()
+        writer = log(disk, [])
+        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        writer.put(said("token"))
+        await turns(5)
+        mark = writer.mark
+        writer.put(said("token"))
+        all_of_it: asyncio.Task[None] = asyncio.create_task(writer.flush())  # noqa: TID251 as above
+        await turns(5)
+        disk.free.set()
+        disk.free.clear()  # for the one append that waits
+        await writer.flush(mark)
+        await turns(5)
+        assert not all_of_it.done()
+        disk.free.set()
+        await all_of_it
+        writer.drain()
+        await pump
+
+    asyncio.run(scene())
