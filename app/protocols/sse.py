@@ -13,6 +13,7 @@ Dialect = Literal["plain", "eventsource"]
 
 MEDIA_TYPE: Final = "text/event-stream"
 RETRY_MILLISECONDS: Final = 1000
+RETRY: Final = b"retry: %d\n" % RETRY_MILLISECONDS
 NO_WEIGHT: Final = re.compile(r"q=0(\.0*)?")
 
 # `: ping` without a blank line: with one, some clients see a message without data (fact 28)
@@ -37,10 +38,7 @@ def encode(events: Sequence[Event], run_id: str, dialect: Dialect) -> bytes:
     between the two, never get that frame.
     """
     if dialect == "plain":
-        return b"".join([b"data: %b\n\n" % event.text for event in events])
+        return b"data: %b\n\n" % b"\n\ndata: ".join([event.text for event in events]) if events else b""
     name = run_id.encode()
-    return b"".join([b"data: %b\nid: %b.%d\n%b\n" % (e.text, name, e.seq, _retry(e)) for e in events])
-
-
-def _retry(event: Event) -> bytes:
-    return b"retry: %d\n" % RETRY_MILLISECONDS if event.kind == "start" else b""
+    # a start is the first event of its log
+    return b"".join([b"data: %b\nid: %b.%d\n%b\n" % (e.text, name, e.seq, b"" if e.seq > 1 else RETRY) for e in events])

@@ -183,8 +183,10 @@ class LogTable:
             raise EventsExpired(run_id, thread_id)
         events: Sequence[Event] = ()
         if body is not None:
-            stored = [Event(seq, text) for seq, text in enumerate(body.split(b"\n"), first_seq)]
-            events = decide.cut(stored, max(after + 1 - first_seq, 0), max_events=max_events, max_bytes=max_bytes)
+            start = max(after + 1 - first_seq, 0)  # the first segment may begin before the page
+            texts = body.split(b"\n")[start : start + max(max_events, 1)]
+            near = [Event(seq, text) for seq, text in enumerate(texts, first_seq + start)]
+            events = decide.cut(near, 0, max_events=max_events, max_bytes=max_bytes)
         return decide.page(events, after=after, last_seq=last_seq, is_ended=status in ENDED)
 
     def has_news(self, connection: sqlite3.Connection, run_key: str, *, after: int) -> bool:

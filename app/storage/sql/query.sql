@@ -181,7 +181,7 @@ WITH
     log AS (SELECT number, run_id, thread_id, status, last_seq, expired FROM runs WHERE key = :run_key),
     near AS (
         SELECT rowid AS id, first_seq, length(body) AS size FROM segments
-        WHERE run = (SELECT number FROM log) AND last_seq > :after
+        WHERE run = (SELECT number FROM log) AND last_seq > :after AND first_seq <= :after + :max_events
         ORDER BY last_seq LIMIT :max_events
     ),
     page AS (
