@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -46,10 +46,15 @@ def said(kind: EventKind = "custom", size: int = 100) -> NewEvent:
     return NewEvent(kind, b"x" * size)
 
 
+def begun(writer: LogWriter) -> "asyncio.Task[None]":
+    """Its pump at work."""
+    return asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+
+
 async def pumped(writer: LogWriter, disk: Disk) -> None:
     """Let the log write all that it has taken."""
     disk.free.set()
-    pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+    pump = begun(writer)
     await writer.flush()
     writer.drain()
     await pump
@@ -102,7 +107,7 @@ def test_what_was_written_makes_room_again() -> None:
         disk = Disk()
         disk.free.set()
         writer = log(disk, hit, max_waiting_bytes=1000)
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         for _ in range(5):
             for _ in range(9):
                 writer.put(said())
@@ -136,7 +141,7 @@ def test_what_comes_a_few_turns_apart_is_written_together_in_a_burst_and_each_at
         disk = Disk()
         disk.free.set()
         writer = log(disk, [])
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         for _ in range(first):
             writer.put(said())
         await writer.flush()
@@ -157,7 +162,7 @@ def test_a_pump_that_is_drained_ends_behind_the_append_under_way_and_leaves_the_
     async def scene() -> None:
         disk = Disk()
         writer = log(disk, [])
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         first, rest = said(size=1), said(size=2)
         writer.put(first)
         await turns(5)
@@ -178,7 +183,7 @@ def test_a_pump_that_is_drained_ends_behind_the_append_under_way_and_leaves_the_
 def test_a_pump_that_has_nothing_to_do_ends_when_it_is_drained_even_if_it_has_not_begun() -> None:
     async def scene(turns_before: int) -> None:
         writer = log(Disk(), [])
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         await turns(turns_before)
         writer.drain()
         await pump
@@ -192,7 +197,7 @@ def test_an_append_that_fails_ends_the_pump_and_who_waits_for_it_is_told() -> No
         disk = Disk()
         disk.error = LeaseLost()
         writer = log(disk, [])
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         writer.put(said())
         flush: asyncio.Task[None] = asyncio.create_task(writer.flush())  # noqa: TID251 as above
         await turns(5)
@@ -211,7 +216,7 @@ def test_a_pump_that_is_cancelled_appends_no_more() -> None:
     async def scene() -> None:
         disk = Disk()
         writer = log(disk, [])
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         writer.put(said())
         await turns(5)
         writer.put(said())
@@ -240,7 +245,7 @@ def test_what_is_appended_is_appended_in_the_context_of_the_pump_and_not_in_that
             limits=LogLimits(),
             on_append=lambda batch, seconds: heard.append(speaker.get()),
         )
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         await turns(5)
         speaker.set("a node")
         for _ in range(2):
@@ -262,7 +267,7 @@ def test_the_event_of_a_node_takes_along_what_follows_at_once_and_waits_for_noth
         disk = Disk()
         disk.free.set()
         writer = log(disk, [])
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         await turns(5)
         writer.put(said("node"))
         await turns(between)
@@ -280,7 +285,7 @@ def test_the_event_of_a_node_goes_into_the_end_that_follows_at_once() -> None:
         disk = Disk()
         disk.free.set()
         writer = log(disk, [])
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         await turns(5)
         writer.put(said("node"))
         await turns(LINGER_TURNS // 2)
@@ -296,7 +301,7 @@ def test_who_waits_for_a_mark_does_not_wait_for_what_is_said_after_it() -> None:
     async def scene() -> None:
         disk = Disk()
         writer = log(disk, [])
-        pump: asyncio.Task[Any] = asyncio.create_task(writer.pump())  # noqa: TID251 as the executor does
+        pump = begun(writer)
         writer.put(said("token"))
         await turns(5)
         mark = writer.mark
